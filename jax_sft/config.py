@@ -1,0 +1,220 @@
+"""The words of a study as frozen dataclasses: Study, Run and what they hold.
+
+A study is a Python file in `configs/` whose function `study()` returns a `Study`. Every field here is
+also a flag (`--optimizer.learning-rate 1e-4`), and every docstring under a field is that flag's help.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+Option = bool | int | float | str
+Group = Literal["in_domain", "reasoning", "general", "safety"]
+GROUPS: tuple[Group, ...] = ("in_domain", "reasoning", "general", "safety")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and switches of one decoder-only transformer."""
+
+    vocab_size: int = 512
+    """Rows of the embedding table, unused ones included."""
+    hidden_size: int = 128
+    """Width of the residual stream."""
+    num_layers: int = 4
+    num_heads: int = 4
+    """Query heads."""
+    num_kv_heads: int = 4
+    """Key/value heads; divides num_heads."""
+    head_dim: int = 32
+    """Size of one head; need not be hidden_size / num_heads."""
+    mlp_size: int = 384
+    """Width of the SwiGLU layer."""
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+    """The output head is the embedding table."""
+    qk_norm: bool = False
+    """RMSNorm on each query and key head (Qwen3)."""
+    qkv_bias: bool = False
+    """Biases on the q, k and v projections (Qwen2)."""
+    max_positions: int = 4096
+    """Longest sequence the position encoding was made for."""
+
+
+@dataclass(frozen=True)
+class TokensConfig:
+    """Which tokenizer reads the text, and how a conversation becomes text."""
+
+    tokenizer: str = "miniature"
+    """`miniature` (built in), `smollm2` (from its package), or a folder or file holding tokenizer.json."""
+    template: str = "auto"
+    """`auto` (the tokenizer's own), a built-in name (`chatml`, `question_answer`) or a jinja file."""
+    template_options: dict[str, Option] = field(default_factory=dict)
+    """Variables of the template, for example `enable_thinking False` for Qwen3."""
+    end: Literal["end_of_text", "end_of_turn"] = "end_of_turn"
+    """What closes a response: the tokenizer's end of text, as the paper does, or the template's end of turn."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from and how they become packed batches."""
+
+    source: str = "countdown"
+    """Name of a built-in generator, or a .jsonl or .parquet file (local or gs://)."""
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of a built-in generator, for example `depth 2 traces True`."""
+    rows: int = 0
+    """Use only the first rows of the source; 0 means all. Generators make this many."""
+    batch_size: int = 32
+    """Rows in one optimizer update; an incomplete last batch of an epoch is dropped."""
+    row_length: int = 512
+    """Tokens in one packed row, and the longest row kept whole."""
+    rows_per_micro_batch: int = 8
+    """Packed rows computed at once, over all devices; the step scans over as many micro-batches as it takes."""
+    too_long: Literal["drop", "truncate"] = "drop"
+    """What to do with rows longer than row_length: leave them out, or cut the right end (and lose the end token)."""
+    shuffle: bool = False
+    """A new seeded order each epoch; off is the order of the source, as in the paper."""
+    weighting: Literal["token_mean", "sequence_mean", "original"] = "token_mean"
+    """Weight of a target token in the loss: equal over the batch, equal per row, or as in the paper."""
+    original_ranks: int = 8
+    """GPUs whose loss averaging `weighting original` reproduces."""
+    original_micro_batch: int = 4
+    """Rows in one micro-batch of such a GPU (2 for the paper's 20B model)."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up, a schedule and clipping by global norm."""
+
+    learning_rate: float = 5e-5
+    """Peak learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After warm-up: cosine to zero at the last step, or constant."""
+    warmup_fraction: float = 0.1
+    """Share of all steps spent in linear warm-up from zero."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    """Decoupled, on every parameter, as in the paper."""
+    clip_norm: float = 1.0
+    """Global gradient norm above which gradients are scaled down; 0 turns clipping off."""
+
+
+@dataclass(frozen=True)
+class SnapshotConfig:
+    """Which steps are kept for good, and how often the resumable state is saved."""
+
+    schedule: str = "0, 10, 20, 40, 80, 160, 320, last"
+    """Comma-separated: steps (`0`, `40`, `last`), `every N until M`, `every N`, `25%`, `1.5 epochs`."""
+    state_every: int = 50
+    """Steps between saves of the full training state (the last two are kept)."""
+
+
+@dataclass(frozen=True)
+class ParallelismConfig:
+    """Sizes of the mesh axes; their product is the number of devices. -1 takes what is left."""
+
+    replica: int = 1
+    """Copies of the parameters (across slices)."""
+    fsdp: int = -1
+    """Ways the parameters, optimizer and batch are sharded."""
+    sequence: int = 1
+    """Ways a row's tokens are sharded."""
+    tensor: int = 1
+    """Ways heads and MLP columns are sharded."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model trained on one data set with one schedule."""
+
+    name: str = "run"
+    init: str = "random"
+    """Start weights: `random`, `smollm2`, `run:NAME` (its last snapshot), `run:NAME@STEP`, or a Hugging Face folder."""
+    epochs: float = 1.0
+    """Passes over the data."""
+    seed: int = 0
+    """Seeds initial weights, generated data and shuffling."""
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of activations and matrix products; parameters stay float32."""
+    remat: bool = False
+    """Recompute each layer's activations in the backward pass."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
+    parallelism: ParallelismConfig = field(default_factory=ParallelismConfig)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Items, sampling and scorer of one benchmark."""
+
+    name: str
+    """Folder name under evals/, unique in the study."""
+    kind: str
+    """Registered benchmark: countdown, reasoning_gym, gsm8k, math500, commonsenseqa, xstest, …"""
+    group: Group
+    path: str = ""
+    """File with the items, for kinds that read one."""
+    limit: int = 0
+    """Use a fixed subset of this many items; 0 means all."""
+    samples: int = 1
+    """Completions drawn for each item."""
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of the kind, for example the generator of reasoning_gym."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a sweep generates: the shape of its one compiled decoder."""
+
+    slots: int = 32
+    """Sequences decoded at once."""
+    context: int = 512
+    """Longest prompt plus completion, in tokens: the length of the key/value cache."""
+    chunk: int = 32
+    """Tokens decoded between two looks at which sequences have ended."""
+    prefill_rows: int = 8
+    """Prompts prefilled at once; a fixed number, so that a prompt's result does not depend on how many wait."""
+    tensor: int = 1
+    """Ways heads and MLP columns are sharded; the other devices share the slots."""
+    seed: int = 0
+    """Seeds sampling; a completion depends on it, the snapshot, the item and the sample alone."""
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    workers: int = 2
+    """Processes that score completions."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named set of runs, and the benchmarks every snapshot of every run is swept over."""
+
+    name: str
+    runs: tuple[Run, ...]
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    root: str = "runs"
+    """Folder (local or gs://) under which everything of the study is written."""
+    data_root: str = ""
+    """Folder that relative `data.source` and benchmark paths are looked up in; empty is the current folder."""
+    title: str = ""
+    description: str = ""
+    """A paragraph for the head of the report."""
+
+    def run(self, name: str) -> Run:
+        """The run of that name; KeyError when there is none."""
+        return {run.name: run for run in self.runs}[name]
+
+
+replace = dataclasses.replace

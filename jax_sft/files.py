@@ -1,0 +1,63 @@
+"""Small file work on local or gs:// paths: atomic text, json lines with row numbers in errors."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from etils import epath
+
+from jax_sft.errors import UsageError
+
+
+def write_atomically(path: epath.PathLike, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the whole new one, never a part."""
+    target = epath.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        scratch.write_text(text)
+        if isinstance(target, os.PathLike) and "://" not in str(target):
+            with open(scratch, "rb") as written:
+                os.fsync(written.fileno())
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Write `value` as indented JSON, atomically, keys in the order given."""
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: epath.PathLike) -> Any:
+    """The value in a JSON file; UsageError naming the file when it is missing or malformed."""
+    try:
+        return json.loads(epath.Path(path).read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from None
+
+
+def write_jsonl(path: epath.PathLike, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:
+    """The objects of a json-lines file; UsageError with file and line for one that is malformed."""
+    source = epath.Path(path)
+    if not source.exists():
+        raise UsageError(f"{path}: no such file")
+    for number, line in enumerate(source.read_text().split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
+        yield row
