@@ -1,0 +1,80 @@
+"""Attention over packed rows (training, prefill) and over a key/value cache (decode), in plain JAX.
+
+Both fold the query heads that share one key/value head into rows of a single batched matrix product, and
+divide by the softmax sum after the product with the values, which is smaller than the weights.
+Softmax is computed in float32.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+QUERY_CHUNK = 128
+MASKED = -1e30
+
+
+def attend_rows(
+    q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array
+) -> jax.Array:
+    """Causal attention within each segment of packed rows -> [B, T, H, d].
+
+    Queries are taken in chunks that see only the keys up to their own end, so that no T x T array is ever
+    made and half of the products are never computed; each chunk is recomputed in the backward pass.
+    """
+    B, T, H, d = q_BTHd.shape
+    K = k_BTKd.shape[2]
+    G = H // K
+    q_BKGTd = (q_BTHd * d**-0.5).reshape(B, T, K, G, d).transpose(0, 2, 3, 1, 4)
+    k_BKTd, v_BKTd = k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3)
+    outputs = []
+    for start in range(0, T, QUERY_CHUNK):
+        end = min(start + QUERY_CHUNK, T)
+        outputs.append(
+            _attend_chunk(
+                q_BKGTd[:, :, :, start:end],
+                k_BKTd[:, :, :end],
+                v_BKTd[:, :, :end],
+                segments_BT[:, start:end],
+                segments_BT[:, :end],
+            )
+        )
+    return jnp.concatenate(outputs, axis=3).transpose(0, 3, 1, 2, 4).reshape(B, T, H, d)
+
+
+@partial(jax.checkpoint, policy=jax.checkpoint_policies.nothing_saveable)
+def _attend_chunk(
+    q_BKGCd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, segments_BC: jax.Array, segments_BS: jax.Array
+) -> jax.Array:
+    B, K, G, C, d = q_BKGCd.shape
+    S = k_BKSd.shape[2]
+    causal_CS = jnp.arange(C)[:, None] + (S - C) >= jnp.arange(S)[None, :]
+    visible_BCS = causal_CS[None] & (segments_BC[:, :, None] == segments_BS[:, None, :])
+    scores_BKRS = jnp.einsum(
+        "bkrd,bksd->bkrs", q_BKGCd.reshape(B, K, G * C, d), k_BKSd, preferred_element_type=jnp.float32
+    )
+    scores_BKGCS = jnp.where(visible_BCS[:, None, None], scores_BKRS.reshape(B, K, G, C, S), MASKED)
+    return _softmax_values(scores_BKGCS.reshape(B, K, G * C, S), v_BKSd).reshape(B, K, G, C, d)
+
+
+def attend_cache(
+    q_BHd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, position_B: jax.Array
+) -> jax.Array:
+    """One query a sequence against its cached keys at positions 0 … position -> [B, H, d]."""
+    B, H, d = q_BHd.shape
+    K, S = k_BKSd.shape[1:3]
+    q_BKGd = (q_BHd * d**-0.5).reshape(B, K, H // K, d)
+    scores_BKGS = jnp.einsum("bkgd,bksd->bkgs", q_BKGd, k_BKSd, preferred_element_type=jnp.float32)
+    visible_BS = jnp.arange(S)[None, :] <= position_B[:, None]
+    scores_BKGS = jnp.where(visible_BS[:, None, None], scores_BKGS, MASKED)
+    return _softmax_values(scores_BKGS, v_BKSd).reshape(B, H, d)
+
+
+def _softmax_values(scores_BKRS: jax.Array, v_BKSd: jax.Array) -> jax.Array:
+    peak_BKR1 = jax.lax.stop_gradient(scores_BKRS.max(-1, keepdims=True))
+    weights_BKRS = jnp.exp(scores_BKRS - peak_BKR1)
+    total_BKR1 = weights_BKRS.sum(-1, keepdims=True)
+    values_BKRd = jnp.einsum(
+        "bkrs,bksd->bkrd", weights_BKRS.astype(v_BKSd.dtype), v_BKSd, preferred_element_type=jnp.float32
+    )
+    return (values_BKRd / total_BKR1).astype(v_BKSd.dtype)

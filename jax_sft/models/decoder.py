@@ -1,0 +1,256 @@
+"""One decoder-only transformer for every family, use and size.
+
+RMSNorm, rotary positions, grouped-query attention with optional q/k norm and biases, SwiGLU, optionally
+tied embeddings. Parameters are stacked over layers. `forward_rows` runs packed rows (training, scoring,
+prefill), scanning the layers; `forward_token` runs one token a slot against a cache (decode), unrolled.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jax_sft.config import ModelConfig
+from jax_sft.models.attention import attend_cache, attend_rows
+from jax_sft.models.kv_cache import KVCache, LayerCache, append
+from jax_sft.sharding import constrain
+
+Params = dict[str, Any]
+Rope = tuple[jax.Array, jax.Array]
+CPU_UNROLL = 8
+
+
+def _init(scale: float, *axes: str | None) -> Any:
+    return nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
+
+
+class Table(nn.Module):
+    """One vocabulary-sized parameter: the embedding, or the head when it is not tied."""
+
+    label: str
+    shape: tuple[int, int]
+    axes: tuple[str, str]
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return self.param(self.label, _init(0.02, *self.axes), self.shape, jnp.float32)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * scale over the last axis, computed in float32 (arXiv 1910.07467)."""
+
+    eps: float
+    axis: str | None = "embed"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), (self.axis,))
+        scale = self.param("scale", ones, (x.shape[-1],), jnp.float32)
+        x32 = x.astype(jnp.float32)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return (x32 * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+class Projection(nn.Module):
+    """x[..., D] @ kernel[D, *features] (+ bias), parameters float32, product in the type of x."""
+
+    features: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        init = _init(width**-0.5, "embed", *self.axes)
+        kernel = self.param("kernel", init, (width, *self.features), jnp.float32)
+        y = jax.lax.dot_general(x, kernel.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
+        if self.use_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes)
+            bias = self.param("bias", zeros, self.features, jnp.float32).astype(x.dtype)
+            y = y + bias.reshape((1,) * (x.ndim - 1) + self.features)
+        return y
+
+
+class OutProjection(nn.Module):
+    """x[..., *features] @ kernel[*features, D], back to the residual stream."""
+
+    width: int
+    axes: tuple[str | None, ...]
+    num_layers: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n = len(self.axes)
+        features = x.shape[-n:]
+        init = _init((2 * self.num_layers * math.prod(features)) ** -0.5, *self.axes, "embed")
+        kernel = self.param("kernel", init, (*features, self.width), jnp.float32)
+        contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
+        return jax.lax.dot_general(x, kernel.astype(x.dtype), (contract, ((), ())))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention; returns its output and the keys and values it made or the cache it extended."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        rope: Rope,
+        segments_BT: jax.Array | None,
+        cache: LayerCache | None,
+        position_B: jax.Array | None,
+    ) -> tuple[jax.Array, LayerCache]:
+        c = self.config
+        q_BTHd = Projection((c.num_heads, c.head_dim), ("heads", None), c.qkv_bias, name="q")(x_BTD)
+        k_BTKd = Projection((c.num_kv_heads, c.head_dim), ("kv_heads", None), c.qkv_bias, name="k")(x_BTD)
+        v_BTKd = Projection((c.num_kv_heads, c.head_dim), ("kv_heads", None), c.qkv_bias, name="v")(x_BTD)
+        if c.qk_norm:
+            q_BTHd = RMSNorm(c.norm_eps, None, name="q_norm")(q_BTHd)
+            k_BTKd = RMSNorm(c.norm_eps, None, name="k_norm")(k_BTKd)
+        q_BTHd, k_BTKd = rotate(q_BTHd, rope), rotate(k_BTKd, rope)
+        if cache is None:
+            out_BTHd = attend_rows(q_BTHd, k_BTKd, v_BTKd, segments_BT)
+            made = LayerCache(k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3))
+        else:
+            made = append(cache, k_BTKd[:, 0], v_BTKd[:, 0], position_B)
+            out_BTHd = attend_cache(q_BTHd[:, 0], made.k_BKSd, made.v_BKSd, position_B)[:, None]
+        return OutProjection(c.hidden_size, ("heads", None), c.num_layers, name="o")(out_BTHd), made
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        gate = Projection((c.mlp_size,), ("mlp",), name="gate")(x)
+        up = Projection((c.mlp_size,), ("mlp",), name="up")(x)
+        return OutProjection(c.hidden_size, ("mlp",), c.num_layers, name="down")(nn.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each on a normed input and added to the residual stream."""
+
+    config: ModelConfig
+    keep_cache: bool = True
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        rope: Rope,
+        segments_BT: jax.Array | None = None,
+        cache: LayerCache | None = None,
+        position_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        c = self.config
+        normed = RMSNorm(c.norm_eps, name="attention_norm")(x_BTD)
+        mixed, made = Attention(c, name="attention")(normed, rope, segments_BT, cache, position_B)
+        x_BTD = x_BTD + mixed
+        x_BTD = x_BTD + MLP(c, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x_BTD))
+        x_BTD = constrain(x_BTD, "batch", "time", None)
+        return x_BTD, made if self.keep_cache else None
+
+
+class Decoder(nn.Module):
+    """Embedding, scanned layers, final norm (and the head's parameters when it is not tied)."""
+
+    config: ModelConfig
+    dtype: Any = jnp.float32
+    remat: bool = False
+    keep_cache: bool = False
+
+    @nn.compact
+    def __call__(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
+    ) -> tuple[jax.Array, LayerCache | None]:
+        c = self.config
+        size = (c.vocab_size, c.hidden_size)
+        table_VD = Table("embedding", size, ("vocab", "embed"), name="embed")()
+        x_BTD = constrain(table_VD.astype(self.dtype)[tokens_BT], "batch", "time", None)
+        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=c.num_layers,
+            unroll=min(CPU_UNROLL, c.num_layers) if jax.default_backend() == "cpu" else 1,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        rope = rope_tables(positions_BT, c)
+        x_BTD, made = layers(c, self.keep_cache, name="layers")(x_BTD, rope, segments_BT)
+        if not c.tie_embeddings:
+            Table("kernel", size[::-1], ("embed", "vocab"), name="head")()
+        return RMSNorm(c.norm_eps, name="final_norm")(x_BTD), made
+
+
+def rope_tables(positions_BT: jax.Array, config: ModelConfig) -> Rope:
+    """Cosines and sines [B, T, 1, d/2] of each position (half-split rotary embedding, arXiv 2104.09864)."""
+    half = config.head_dim // 2
+    frequency_h = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h.reshape(1, 1, 1, half)
+    return jnp.cos(angle_BT1h), jnp.sin(angle_BT1h)
+
+
+def rotate(x_BTHd: jax.Array, rope: Rope) -> jax.Array:
+    """Turn the pairs (x[i], x[i + d/2]) by their angles, in float32."""
+    cos, sin = rope
+    a, b = jnp.split(x_BTHd.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTHd.dtype)
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Random parameters, still carrying their logical axis names (unbox with `flax.linen.unbox`)."""
+    ids = jnp.zeros((1, 8), jnp.int32)
+    return Decoder(config).init(key, ids, ids, ids)["params"]
+
+
+def head_kernel(params: Params, config: ModelConfig) -> jax.Array:
+    """The output head as [D, V]."""
+    return params["embed"]["embedding"].T if config.tie_embeddings else params["head"]["kernel"]
+
+
+def forward_rows(
+    params: Params,
+    config: ModelConfig,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    segments_BT: jax.Array,
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+    keep_cache: bool = False,
+) -> tuple[jax.Array, LayerCache | None]:
+    """Final hidden states [B, T, D] of packed rows, and with `keep_cache` all layers' keys and values.
+
+    The kept arrays are [L, B, K, T, d]. A token sees the earlier tokens of its own segment.
+    """
+    module = Decoder(config, dtype, remat, keep_cache)
+    return module.apply({"params": params}, tokens_BT, positions_BT, segments_BT)
+
+
+def forward_token(
+    params: Params, config: ModelConfig, token_B: jax.Array, position_B: jax.Array, cache: KVCache, dtype: Any
+) -> tuple[jax.Array, KVCache]:
+    """Final hidden state [B, D] of one new token a slot, and the cache with it appended."""
+    x_B1D = params["embed"]["embedding"].astype(dtype)[token_B[:, None]]
+    rope = rope_tables(position_B[:, None], config)
+    extended = []
+    for layer in range(config.num_layers):
+        weights = jax.tree.map(lambda stacked, i=layer: stacked[i], params["layers"])
+        x_B1D, made = Block(config).apply({"params": weights}, x_B1D, rope, None, cache[layer], position_B)
+        extended.append(made)
+    norm = RMSNorm(config.norm_eps)
+    return norm.apply({"params": params["final_norm"]}, x_B1D)[:, 0], tuple(extended)
+
+
+def logits(params: Params, config: ModelConfig, hidden_xD: jax.Array) -> jax.Array:
+    """Vocabulary logits in float32 of hidden states [..., D]."""
+    kernel_DV = head_kernel(params, config).astype(hidden_xD.dtype)
+    return jnp.matmul(hidden_xD, kernel_DV, preferred_element_type=jnp.float32)

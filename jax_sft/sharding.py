@@ -1,0 +1,108 @@
+"""The device mesh, and the one table from logical array axes to mesh axes.
+
+Every parameter and activation names its axes (`embed`, `heads`, …); the table below says over which mesh
+axes each is split. Parameters are sharded over `fsdp` along their model width and over `tensor` along
+heads, MLP columns and vocabulary; batches over `replica` and `fsdp`.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_sft.config import ParallelismConfig
+from jax_sft.errors import UsageError
+
+MESH_AXES = ("replica", "fsdp", "sequence", "tensor")
+BATCH_AXES = ("replica", "fsdp")
+Rules = dict[str, str | tuple[str, ...] | None]
+RULES: Rules = {
+    "batch": BATCH_AXES,
+    "time": "sequence",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "vocab": "tensor",
+    "head_dim": None,
+    "layers": None,
+}
+GENERATION_RULES = RULES | {"embed": None}
+"""While generating, the data axes share the slots and each holds the weights whole: none is gathered a token."""
+
+
+def make_mesh(parallelism: ParallelismConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of `parallelism` over `devices` (all of them by default); UsageError when sizes do not fit."""
+    devices = list(jax.devices()) if devices is None else devices
+    sizes = [getattr(parallelism, axis) for axis in MESH_AXES]
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UsageError(f"parallelism: axis sizes are positive, at most one is -1; found {_spell(sizes)}")
+    known = math.prod(size for size in sizes if size > 0)
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    if math.prod(sizes) != len(devices):
+        raise UsageError(
+            f"parallelism: {_spell(sizes)} makes {math.prod(sizes)} devices, but there are {len(devices)}"
+        )
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=np.array(devices))
+
+
+def _spell(sizes: list[int]) -> str:
+    return " x ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
+
+
+def place_abstract(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
+    """ShapeDtypeStructs with shardings for a tree of abstract arrays, some boxed with their axis names (Linen).
+
+    Unboxed leaves are replicated. An axis whose size the mesh axis does not divide stays whole when it is
+    the vocabulary and is a UsageError otherwise.
+    """
+
+    def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        value = nn.unbox(leaf)
+        names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else (None,) * value.ndim
+        where = jax.tree_util.keystr(path)
+        axes = [
+            _mesh_axis(where, rules[name] if name else None, name, size, mesh)
+            for name, size in zip(names, value.shape, strict=True)
+        ]
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=NamedSharding(mesh, P(*axes)))
+
+    return jax.tree_util.tree_map_with_path(place, tree, is_leaf=_is_box)
+
+
+def _is_box(leaf: Any) -> bool:
+    return isinstance(leaf, nn.meta.AxisMetadata)
+
+
+def _mesh_axis(
+    where: str, axis: str | tuple[str, ...] | None, name: str | None, size: int, mesh: Mesh
+) -> str | tuple[str, ...] | None:
+    ways = mesh.shape[axis] if isinstance(axis, str) else 1
+    if size % ways == 0:
+        return axis
+    if name == "vocab":
+        return None
+    raise UsageError(f"parallelism: {where}: {name} has size {size}, which {axis}={ways} does not divide")
+
+
+def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
+    """Sharding of an array whose axis number `leading` is the batch."""
+    return NamedSharding(mesh, P(*([None] * leading), BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Ask for the layout that the table gives `x`, whose axes are named; nothing outside a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(*(RULES[axis] if axis else None for axis in axes)))
