@@ -1,0 +1,260 @@
+"""The batches of a run as a pure function of the step, and their loading through Grain.
+
+A `BatchPlan` decides everything before training: which rows each step holds, how they are packed, and
+how many micro-batches the longest step needs (the shape of the one compiled program). Steps are counted
+from 0 here: `batch(k)` is what the (k + 1)-th update trains on, so the state after k updates resumes at k.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from jax_sft.config import DataConfig
+from jax_sft.data.packing import balance, best_fit
+from jax_sft.data.rows import TokenisedRows
+from jax_sft.data.weights import row_weights
+from jax_sft.errors import UsageError
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The rows of one step, packed: M micro-batches of R packed rows of T tokens.
+
+    Examples in a packed row are numbered from 1 in `segments_MRT`; 0 is padding. `targets_MRT` is the
+    next token of the same example. `weights_MRT` at a position is the weight of its target; it is 0 on
+    prompts, at the last token of an example and on padding. Only the first `micro_batches` of M hold
+    anything. The counts below are of the whole batch, whichever process holds this piece of it.
+    """
+
+    step: int
+    tokens_MRT: np.ndarray
+    targets_MRT: np.ndarray
+    positions_MRT: np.ndarray
+    segments_MRT: np.ndarray
+    weights_MRT: np.ndarray
+    micro_batches: int
+    rows: int
+    packed_rows: int
+    tokens: int
+    target_tokens: int
+
+
+@dataclass(frozen=True)
+class PackingReport:
+    """What packing does to a whole run; positions are counted as computed, fill rows included."""
+
+    rows: int
+    dropped: int
+    truncated: int
+    without_target: int
+    """Rows with nothing to learn: their response lies wholly beyond the cut."""
+    longest_row: int
+    mean_row: float
+    steps_per_epoch: int
+    total_steps: int
+    mean_micro_batches: float
+    max_micro_batches: int
+    efficiency: float
+    """Real tokens / positions computed."""
+    saved_against_row_length: float
+    """Positions if every row were padded to row_length / positions computed."""
+    saved_against_longest: float
+    """Positions if every row were padded to the longest row / positions computed."""
+
+    def __str__(self) -> str:
+        left_out = ", ".join(
+            f"{count} {word}"
+            for count, word in (
+                (self.dropped, "dropped as too long"),
+                (self.truncated, "truncated"),
+                (self.without_target, "without a target"),
+            )
+            if count
+        )
+        return (
+            f"{self.rows} rows{f' ({left_out})' if left_out else ''}, {self.mean_row:.0f} tokens on average, "
+            f"at most {self.longest_row}; {self.total_steps} steps, {self.steps_per_epoch} an epoch, "
+            f"{self.mean_micro_batches:.2f} micro-batches a step (at most {self.max_micro_batches}); packing "
+            f"{self.efficiency:.1%} full, {self.saved_against_row_length:.1f} times fewer positions than "
+            f"padded rows ({self.saved_against_longest:.1f} times when padded to the longest)"
+        )
+
+
+class BatchPlan:
+    """Every batch of a run, decided in advance; holds no state that changes.
+
+    Without shuffling every epoch is the source order; with it, a permutation drawn from seed and epoch.
+    The incomplete last batch of an epoch is dropped. Raises UsageError when there is no full batch.
+    """
+
+    def __init__(self, rows: TokenisedRows, config: DataConfig, seed: int, epochs: float) -> None:
+        _check(rows, config, epochs)
+        self.rows, self.config, self.seed = rows, config, seed
+        self.steps_per_epoch = len(rows) // config.batch_size
+        # Rounded first: 0.1 * 30 is a little more than 3.
+        self.total_steps = max(1, math.ceil(round(self.steps_per_epoch * epochs, 6)))
+        self._lengths_E, self._targets_E = rows.lengths_E, rows.targets_E
+        # Unshuffled epochs repeat, so one epoch's steps stand for all; `_distinct` maps a step to them.
+        distinct = self.total_steps if config.shuffle else min(self.steps_per_epoch, self.total_steps)
+        self._rows_SB = self._draw(distinct)
+        lengths_SB = self._lengths_E[self._rows_SB]
+        packed_row_SB = best_fit(lengths_SB, config.row_length)
+        self._packed_rows_S = packed_row_SB.max(axis=1) + 1
+        self._micro_batches_S = -(-self._packed_rows_S // config.rows_per_micro_batch)
+        self._packed_row_SB = balance(lengths_SB, packed_row_SB, config.rows_per_micro_batch)
+        self.max_micro_batches = int(self._micro_batches_S.max())
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """Row numbers in the order of that epoch (from 0), int32 [E], the dropped rest included."""
+        if not self.config.shuffle:
+            return np.arange(len(self.rows), dtype=np.int32)
+        # Raw bits of Philox are the same in every numpy version; `permutation` does not promise that.
+        bits = np.random.Philox(key=[self.seed % 2**64, epoch]).random_raw(len(self.rows))
+        return np.argsort(bits, kind="stable").astype(np.int32)
+
+    def rows_of_step(self, step: int) -> np.ndarray:
+        """Row numbers of one step, in the order of the epoch, int32 [batch_size]."""
+        return self._rows_SB[self._distinct(step)]
+
+    def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
+        """The batch of one step (from 0), or the slice of its packed rows that one process feeds."""
+        index, config = self._distinct(step), self.config
+        rows_B, packed_row_B = self._rows_SB[index], self._packed_row_SB[index]
+        weights_B = row_weights(config, self._targets_E[rows_B], self.rows.advantage_E[rows_B])
+        micro_batch_B, place_B = np.divmod(packed_row_B, config.rows_per_micro_batch)
+        share = _share(config.rows_per_micro_batch, process_count)
+        first = process_index * share
+        packed_row_B = np.where(
+            (place_B >= first) & (place_B < first + share), micro_batch_B * share + place_B - first, -1
+        )
+        shape = (self.max_micro_batches, share, config.row_length)
+        arrays = self._lay_out(rows_B, packed_row_B, weights_B, shape)
+        return Batch(
+            step,
+            *arrays,
+            micro_batches=int(self._micro_batches_S[index]),
+            rows=len(rows_B),
+            packed_rows=int(self._packed_rows_S[index]),
+            tokens=int(self._lengths_E[rows_B].sum()),
+            target_tokens=int(self._targets_E[rows_B].sum()),
+        )
+
+    def report(self) -> PackingReport:
+        """How full the packed rows of the whole run are, and what that saves."""
+        config = self.config
+        index_S = np.arange(self.total_steps) % len(self._rows_SB)
+        tokens = int(self._lengths_E[self._rows_SB].sum(axis=1)[index_S].sum())
+        micro_batches_S = self._micro_batches_S[index_S]
+        positions = int(micro_batches_S.sum()) * config.rows_per_micro_batch * config.row_length
+        rows_trained, longest = self.total_steps * config.batch_size, int(self._lengths_E.max())
+        return PackingReport(
+            rows=len(self.rows),
+            dropped=self.rows.dropped,
+            truncated=self.rows.truncated,
+            without_target=int((self._targets_E == 0).sum()),
+            longest_row=longest,
+            mean_row=float(self._lengths_E.mean()),
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+            mean_micro_batches=float(micro_batches_S.mean()),
+            max_micro_batches=self.max_micro_batches,
+            efficiency=tokens / positions,
+            saved_against_row_length=rows_trained * config.row_length / positions,
+            saved_against_longest=rows_trained * longest / positions,
+        )
+
+    def _draw(self, steps: int) -> np.ndarray:
+        """Row numbers of the first steps, int32 [steps, batch_size]."""
+        size, per_epoch = self.config.batch_size, self.steps_per_epoch
+        epochs = range(math.ceil(steps / per_epoch))
+        orders = [self.epoch_order(epoch)[: per_epoch * size].reshape(per_epoch, size) for epoch in epochs]
+        return np.concatenate(orders)[:steps]
+
+    def _distinct(self, step: int) -> int:
+        if not 0 <= step < self.total_steps:
+            raise IndexError(f"step {step} is not one of the {self.total_steps} steps of the run")
+        return step % len(self._rows_SB)
+
+    def _lay_out(
+        self, rows_B: np.ndarray, packed_row_B: np.ndarray, weights_B: np.ndarray, shape: tuple[int, int, int]
+    ) -> Arrays:
+        """Tokens, targets, positions, segments, weights [M, R, T]; rows with packed row -1 are elsewhere."""
+        order_B = np.argsort(packed_row_B, kind="stable")
+        order_B = order_B[packed_row_B[order_B] >= 0]
+        rows_B, packed_row_B, weights_B = rows_B[order_B], packed_row_B[order_B], weights_B[order_B]
+        lengths_B = self._lengths_E[rows_B]
+        before_B = np.cumsum(lengths_B) - lengths_B
+        # The first of the rows that share a packed row: its place in the order counts as 0.
+        first_B = np.searchsorted(packed_row_B, packed_row_B)
+        start_B = packed_row_B * shape[2] + before_B - before_B[first_B]
+        position_N = np.arange(lengths_B.sum()) - np.repeat(before_B, lengths_B)
+        source_N = position_N + np.repeat(self.rows.offsets[rows_B], lengths_B)
+        place_N = position_N + np.repeat(start_B, lengths_B)
+        has_next_N = position_N + 1 < np.repeat(lengths_B, lengths_B)
+        next_N = source_N[has_next_N] + 1
+        tokens, targets, positions, segments = (np.zeros(math.prod(shape), np.int32) for _ in range(4))
+        weights = np.zeros(math.prod(shape), np.float32)
+        tokens[place_N] = self.rows.tokens_N[source_N]
+        targets[place_N[has_next_N]] = self.rows.tokens_N[next_N]
+        positions[place_N] = position_N
+        segments[place_N] = np.repeat(np.arange(len(rows_B)) - first_B + 1, lengths_B)
+        weights[place_N[has_next_N]] = (
+            np.repeat(weights_B, lengths_B)[has_next_N] * self.rows.is_target_N[next_N]
+        )
+        return (
+            tokens.reshape(shape),
+            targets.reshape(shape),
+            positions.reshape(shape),
+            segments.reshape(shape),
+            weights.reshape(shape),
+        )
+
+
+def iterate(
+    plan: BatchPlan, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 2
+) -> Iterator[Batch]:
+    """Batches from `start_step` (from 0) to the end of the run, `prefetch` of them made ahead in a thread.
+
+    Each process gets its own contiguous slice of every micro-batch's packed rows. `prefetch` 0 makes
+    each batch when asked for. The data position to save is the step alone.
+    """
+    if not 0 <= start_step <= plan.total_steps:
+        raise UsageError(f"cannot start at step {start_step}: the run has {plan.total_steps} steps")
+    _share(plan.config.rows_per_micro_batch, process_count)
+    batches = grain.MapDataset.range(start_step, plan.total_steps).map(
+        lambda step: plan.batch(step, process_index, process_count)
+    )
+    options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
+    return iter(batches.to_iter_dataset(options))
+
+
+def _share(rows_per_micro_batch: int, process_count: int) -> int:
+    """Packed rows of a micro-batch that one process feeds."""
+    if rows_per_micro_batch % process_count:
+        raise UsageError(
+            f"data.rows_per_micro_batch {rows_per_micro_batch} does not divide "
+            f"among {process_count} processes"
+        )
+    return rows_per_micro_batch // process_count
+
+
+def _check(rows: TokenisedRows, config: DataConfig, epochs: float) -> None:
+    sizes = ("batch_size", "row_length", "rows_per_micro_batch", "original_ranks", "original_micro_batch")
+    for name in sizes:
+        if getattr(config, name) < 1:
+            raise UsageError(f"data.{name} must be at least 1, found {getattr(config, name)}")
+    if not (math.isfinite(epochs) and epochs > 0):
+        raise UsageError(f"epochs must be above 0, found {epochs}")
+    if len(rows) < config.batch_size:
+        raise UsageError(
+            f"{len(rows)} rows ({rows.dropped} dropped as too long) do not fill one batch: "
+            f"data.batch_size is {config.batch_size}"
+        )
+    longest = int(rows.lengths_E.max())
+    if longest > config.row_length:
+        raise UsageError(f"a row of {longest} tokens does not fit data.row_length {config.row_length}")
