@@ -1,0 +1,113 @@
+"""How a run begins: its identity on disk, its start weights, or the state it goes on from."""
+
+import hashlib
+from importlib.metadata import version
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import Mesh
+
+from jax_sft.checkpoints.store import load_snapshot
+from jax_sft.config import Run, Study
+from jax_sft.data.loader import BatchPlan
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.files import read_json, write_json
+from jax_sft.layout import run_folder, study_folder
+from jax_sft.models.decoder import Params, init_params
+from jax_sft.models.pretrained import load_pretrained
+from jax_sft.studies import differences, run_to_json, study_to_json
+from jax_sft.tokens.templates import ChatTemplate
+from jax_sft.training.step import TrainState, abstract_state, init_state
+
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
+FREE_TO_CHANGE = ("parallelism", "snapshots")
+"""Parts of a run that may differ when it is resumed: they do not change what is computed."""
+
+
+def write_identity(
+    study: Study, run: Run, plan: BatchPlan, template: ChatTemplate, steps: list[int]
+) -> epath.Path:
+    """Write study.json and run.json, or refuse a folder that was made with another configuration."""
+    folder = run_folder(study, run.name)
+    identity: dict[str, Any] = {
+        "study": study.name,
+        "run": run_to_json(run),
+        "data_root": study.data_root,
+        "template_hash": template.hash,
+        "data_hash": plan.rows.hash,
+        "total_steps": plan.total_steps,
+        "snapshot_steps": steps,
+        "packing": str(plan.report()),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+    path = folder / "run.json"
+    if path.exists():
+        _refuse_another(folder, read_json(path), identity)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, identity)
+        write_json(study_folder(study) / "study.json", {"study": study_to_json(study)})
+    return folder
+
+
+def _refuse_another(folder: epath.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    def essence(identity: dict[str, Any]) -> dict[str, Any]:
+        run = {name: value for name, value in identity["run"].items() if name not in FREE_TO_CHANGE}
+        return run | {name: identity.get(name) for name in ("template_hash", "data_hash", "total_steps")}
+
+    changed = differences(essence(old), essence(new))
+    if changed:
+        raise UsageError(
+            f"{folder}: was made with another configuration ({'; '.join(changed)}); "
+            "give the run another name or --root, or remove the folder"
+        )
+
+
+def parse_init(init: str) -> tuple[str, int | None]:
+    """(run name, step or None for its last) of `run:NAME` or `run:NAME@STEP`."""
+    name, _, step = init.removeprefix("run:").partition("@")
+    if step and not step.isdigit():
+        raise UsageError(f"init {init!r}: after @ comes a step number")
+    return name, int(step) if step else None
+
+
+def start_params(study: Study, run: Run, mesh: Mesh) -> Params:
+    """The weights before the first update, float32 and sharded: random, imported, or another run's snapshot."""
+    target = abstract_state(run, mesh).params
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    if run.init == "random":
+        make = jax.jit(lambda key: nn.unbox(init_params(run.model, key)), out_shardings=shardings)
+        return make(jax.random.key(run.seed))
+    if run.init.startswith("run:"):
+        name, step = parse_init(run.init)
+        folder = run_folder(study, name)
+        if not (folder / "run.json").exists():
+            raise JaxSftError(f"run {run.name} starts from run {name}, which is not trained yet: train it first")
+        last = read_json(folder / "run.json")["total_steps"]
+        return load_snapshot(folder, last if step is None else step, target)
+    config, params = load_pretrained(run.init)
+    if config != run.model:
+        changed = differences(vars(run.model), vars(config))
+        raise UsageError(f"run {run.name}: model does not fit the weights of {run.init}: {'; '.join(changed)}")
+    return jax.tree.map(
+        lambda value, leaf: jax.device_put(jnp.asarray(value, leaf.dtype), leaf.sharding), params, target
+    )
+
+
+def start_state(study: Study, run: Run, mesh: Mesh) -> TrainState:
+    """The state before the first update."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run, mesh))
+    params = start_params(study, run, mesh)
+    make = jax.jit(lambda params: init_state(run, params), out_shardings=shardings, donate_argnums=(0,))
+    return make(params)
+
+
+def fingerprint(params: Params) -> str:
+    """sha256 over all parameter bytes, in tree order."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(jax.device_get(leaf).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""The train step: (state, batch) -> (state, metrics), one compiled program whatever the batch holds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from jax_sft.config import Run
+from jax_sft.models.decoder import Params, forward_rows, head_kernel, init_params
+from jax_sft.sharding import batch_sharding, place_abstract, replicated
+from jax_sft.training.loss import weighted_nll
+from jax_sft.training.optimizer import learning_rate, make_optimizer
+
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that training carries from step to step."""
+
+    step: jax.Array
+    """Updates done, int32; also the position in the data."""
+    skipped: jax.Array
+    """Updates left out because a gradient was not finite, int32."""
+    params: Params
+    """float32 master weights."""
+    opt_state: optax.OptState
+
+
+@flax.struct.dataclass
+class DeviceBatch:
+    """Packed rows of one step as [micro-batch M, row R, token T]; only the first `micro_batches` are real."""
+
+    tokens_MRT: jax.Array
+    targets_MRT: jax.Array
+    positions_MRT: jax.Array
+    segments_MRT: jax.Array
+    weights_MRT: jax.Array
+    micro_batches: jax.Array
+
+
+def init_state(run: Run, params: Params) -> TrainState:
+    """The state before the first update, for given parameters (arrays or abstract)."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=make_optimizer(run.optimizer).init(params),
+    )
+
+
+def abstract_state(run: Run, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the training state: the one description all else derives from.
+
+    Adam's moments are sharded as the parameters they belong to.
+    """
+    boxed = jax.eval_shape(lambda: init_params(run.model, jax.random.key(0)))
+    return place_abstract(jax.eval_shape(lambda params: init_state(run, params), boxed), mesh)
+
+
+def loss_and_gradients(
+    params: Params, run: Run, batch: DeviceBatch, dtype: Any
+) -> tuple[jax.Array, Params]:
+    """Sum over the step's micro-batches of the weighted loss and its gradient, in float32."""
+
+    def loss_of(params: Params, m: jax.Array) -> jax.Array:
+        tokens_RT, targets_RT, positions_RT, segments_RT, weights_RT = (
+            jax.lax.dynamic_index_in_dim(array, m, keepdims=False)
+            for array in (
+                batch.tokens_MRT,
+                batch.targets_MRT,
+                batch.positions_MRT,
+                batch.segments_MRT,
+                batch.weights_MRT,
+            )
+        )
+        hidden_RTD, _ = forward_rows(
+            params, run.model, tokens_RT, positions_RT, segments_RT, dtype=dtype, remat=run.remat
+        )
+        return weighted_nll(hidden_RTD, head_kernel(params, run.model), targets_RT, weights_RT)
+
+    def body(m: jax.Array, carry: tuple[jax.Array, Params]) -> tuple[jax.Array, Params]:
+        loss, gradients = carry
+        part, d_params = jax.value_and_grad(loss_of)(params, m)
+        return loss + part, jax.tree.map(jnp.add, gradients, d_params)
+
+    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.fori_loop(0, batch.micro_batches, body, zero)
+
+
+def train_step(
+    state: TrainState, batch: DeviceBatch, run: Run, total_steps: int
+) -> tuple[TrainState, Metrics]:
+    """One update. A step whose gradient is not finite changes nothing but the two counters."""
+    dtype = jnp.dtype(run.compute_dtype)
+    loss, gradients = loss_and_gradients(state.params, run, batch, dtype)
+    norm = optax.global_norm(gradients)
+    rate = learning_rate(run.optimizer, state.step, total_steps)
+    directions, opt_state = make_optimizer(run.optimizer).update(gradients, state.opt_state, state.params)
+    updated = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
+    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+
+    def keep(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+    state = TrainState(
+        step=state.step + 1,
+        skipped=state.skipped + jnp.where(finite, 0, 1),
+        params=keep(updated, state.params),
+        opt_state=keep(opt_state, state.opt_state),
+    )
+    metrics = {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "skipped": state.skipped}
+    return state, metrics
+
+
+def compile_step(
+    run: Run, mesh: Mesh, total_steps: int
+) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, Metrics]]:
+    """The jitted train step for this mesh; it donates the state it is given."""
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run, mesh))
+    return jax.jit(
+        lambda state, batch: train_step(state, batch, run, total_steps),
+        in_shardings=(state_shardings, batch_shardings(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
+        donate_argnums=(0,),
+    )
+
+
+def batch_shardings(mesh: Mesh) -> DeviceBatch:
+    """Rows are split over the data axes of the mesh, the count is everywhere."""
+    rows = batch_sharding(mesh, leading=1)
+    return DeviceBatch(rows, rows, rows, rows, rows, replicated(mesh))
