@@ -1,0 +1,147 @@
+"""Chat templates: jinja text that turns a conversation into what a model sees, as transformers does it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from etils import epath
+from jinja2 import nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from jax_sft.config import TokensConfig
+from jax_sft.errors import UsageError
+from jax_sft.tokens.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+QUESTION_ANSWER = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ 'Question:\\n' + message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ 'Answer:\\n' + message['content'] + '\\n\\n' }}"
+    "{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Answer:\\n' }}{% endif %}"
+)
+BUILT_IN = {"chatml": CHATML, "question_answer": QUESTION_ANSWER}
+
+
+@dataclass(frozen=True, eq=False)
+class ChatTemplate:
+    """One jinja template with the variables it always sees."""
+
+    source: str
+    name: str
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Values for every rendering: the tokenizer's `bos_token` and its kin, the study's template options."""
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the source and the variables: two runs with the same hash render the same text."""
+        described = json.dumps([self.source, dict(self.variables)], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, **variables: Any
+    ) -> str:
+        """The text of a conversation, character for character what transformers' template engine writes.
+
+        Args:
+            messages: turns with `role` and `content`.
+            add_generation_prompt: end with the header that opens the assistant's turn.
+            variables: more values for the template, for example `enable_thinking=False`.
+
+        Raises:
+            UsageError: the template does not parse, fails, or refuses the conversation.
+        """
+        values = {"tools": None, "documents": None, **self.variables, **variables}
+        try:
+            return self._compiled.render(
+                messages=messages, add_generation_prompt=add_generation_prompt, **values
+            )
+        except UsageError:
+            raise
+        except Exception as error:  # a template can raise anything that python can
+            raise UsageError(f"chat template {self.name}: {type(error).__name__}: {error}") from None
+
+    @cached_property
+    def _compiled(self) -> jinja2.Template:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = self._refuse
+        environment.globals["strftime_now"] = self._refuse_date
+        try:
+            return environment.from_string(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UsageError(f"chat template {self.name}, line {error.lineno}: {error.message}") from None
+
+    def _refuse(self, message: str) -> None:
+        raise UsageError(f"chat template {self.name} refuses the conversation: {message}")
+
+    def _refuse_date(self, _format: str) -> None:
+        # Today's date would make tomorrow's run see other text than today's.
+        raise UsageError(
+            f"chat template {self.name} writes today's date; fix it with tokens.template-options, "
+            "for example `date_string '26 Jul 2024'` for Llama 3"
+        )
+
+
+def load_template(config: TokensConfig, tokenizer: Tokenizer) -> ChatTemplate:
+    """The template a study names: the tokenizer's own, a built-in one, or a jinja file.
+
+    Raises:
+        UsageError: `auto` and the tokenizer has none, or no such name or file.
+    """
+    variables = {**tokenizer.named_tokens, **config.template_options}
+    if config.template == "auto":
+        if tokenizer.chat_template is None:
+            raise UsageError(
+                f"tokenizer {tokenizer.name} has no chat template; "
+                f"set tokens.template to {' or '.join(BUILT_IN)} or a jinja file"
+            )
+        return ChatTemplate(tokenizer.chat_template, f"of {tokenizer.name}", variables)
+    if config.template in BUILT_IN:
+        return ChatTemplate(BUILT_IN[config.template], config.template, variables)
+    path = epath.Path(config.template)
+    if not path.is_file():
+        raise UsageError(f"tokens.template {path}: no such file, and not one of auto, {', '.join(BUILT_IN)}")
+    return ChatTemplate(path.read_text(), path.name, variables)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own `tojson` escapes HTML, which chat templates do not want."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """Accepts `{% generation %}…{% endgeneration %}`, which marks the assistant's text for trainers."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja declares it so
+
+    def parse(self, parser: Any) -> nodes.Node:
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_pass_through"), [], [], body).set_lineno(lineno)
+
+    def _pass_through(self, caller: Callable[[], str]) -> str:
+        return caller()

@@ -1,0 +1,162 @@
+"""Tokenizers: one thin class over the `tokenizers` library, and where each comes from."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import tokenizers
+from etils import epath
+
+from jax_sft import files
+from jax_sft.config import TokensConfig
+from jax_sft.errors import UsageError
+
+Offsets = list[tuple[int, int]]
+
+MINIATURE = epath.Path(__file__).parent / "miniature"
+_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Text to token ids and back, with the special tokens known by what they are for.
+
+    Nothing is added by itself at either end of a text: what a model needs there, its chat template writes.
+    Two kinds of added tokens exist, as in transformers. *Special* ones (`<|im_end|>`) steer the model and are
+    left out when text is decoded for a person; others (`<think>` in Qwen3) are ordinary words that happen to
+    be one token.
+    """
+
+    name: str
+    backend: tokenizers.Tokenizer
+    """What does the work; share it, do not change it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Content of tokenizer_config.json: names of the special tokens, the chat template."""
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id: the fewest rows an embedding table needs."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Every special token and its id."""
+        added = self.backend.get_added_tokens_decoder()
+        return {token.content: number for number, token in sorted(added.items()) if token.special}
+
+    @cached_property
+    def named_tokens(self) -> dict[str, str]:
+        """`bos_token`, `eos_token`, … to their text, as a chat template may ask for them."""
+        named = {key: _token_text(self.settings.get(key)) for key in _NAMED_TOKENS}
+        return {key: text for key, text in named.items() if text is not None}
+
+    @cached_property
+    def eos_id(self) -> int:
+        """The tokenizer's end of text; UsageError when it names none."""
+        if "eos_token" not in self.named_tokens:
+            raise UsageError(f"tokenizer {self.name}: tokenizer_config.json names no eos_token; add it")
+        return self.token_id(self.named_tokens["eos_token"])
+
+    @cached_property
+    def pad_id(self) -> int:
+        """Fills unused positions; the end of text when the tokenizer names no padding."""
+        name = self.named_tokens.get("pad_token")
+        return self.eos_id if name is None else self.token_id(name)
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja text of the tokenizer's own template, the one named `default` when it has several."""
+        template = self.settings.get("chat_template")
+        if isinstance(template, list):
+            template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        return template
+
+    def token_id(self, token: str) -> int:
+        """Id of one token given as text; UsageError when the tokenizer has no such token."""
+        number = self.backend.token_to_id(token)
+        if number is None:
+            raise UsageError(f"tokenizer {self.name}: no token {token!r} in its vocabulary")
+        return int(number)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; special tokens spelt in it become those tokens."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        """Ids of `text`, and for each the characters [start, end) it was made from."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def encode_plain(self, text: str) -> tuple[list[int], Offsets]:
+        """Like `encode_with_offsets`, but special tokens spelt in the text stay plain text."""
+        encoding = self._plain_backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Text of `ids`; bytes that do not make a character yet become U+FFFD."""
+        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def save(self, folder: epath.PathLike, chat_template: str | None = None) -> None:
+        """Write tokenizer.json and tokenizer_config.json as transformers reads them.
+
+        Args:
+            folder: made when it does not exist.
+            chat_template: written in place of the tokenizer's own.
+        """
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings}
+        if chat_template is not None:
+            settings["chat_template"] = chat_template
+        files.write_atomically(epath.Path(folder) / "tokenizer.json", self.backend.to_str(pretty=False))
+        files.write_json(epath.Path(folder) / "tokenizer_config.json", settings)
+
+    @cached_property
+    def _plain_backend(self) -> tokenizers.Tokenizer:
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
+
+
+def load_tokenizer(config: TokensConfig) -> Tokenizer:
+    """The tokenizer a study names: `miniature`, `smollm2`, or a folder or file with tokenizer.json.
+
+    Raises:
+        UsageError: nothing there, or a file that is not a tokenizer.
+    """
+    if config.tokenizer == "miniature":
+        return read_tokenizer(MINIATURE, name="miniature")
+    if config.tokenizer == "smollm2":
+        from jax_sft.tokens.smollm2 import smollm2_tokenizer
+
+        return smollm2_tokenizer()
+    return read_tokenizer(config.tokenizer)
+
+
+def read_tokenizer(path: epath.PathLike, name: str = "") -> Tokenizer:
+    """Read tokenizer.json, and beside it tokenizer_config.json and chat_template.jinja when they exist."""
+    source = epath.Path(path)
+    if source.is_dir():
+        source = source / "tokenizer.json"
+    if not source.exists():
+        raise UsageError(
+            f"tokenizer {path}: no file {source}; give `miniature`, `smollm2` or a folder with tokenizer.json"
+        )
+    try:
+        backend = tokenizers.Tokenizer.from_str(source.read_text())
+    except Exception as error:  # the library raises bare Exception for a malformed file
+        raise UsageError(f"{source}: not a tokenizer.json: {error}") from None
+    # Padding and truncation stored in the file belong to whoever saved it.
+    backend.no_padding()
+    backend.no_truncation()
+    folder = source.parent
+    settings_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    settings = files.read_json(settings_file) if settings_file.exists() else {}
+    if template_file.exists():
+        settings["chat_template"] = template_file.read_text()
+    return Tokenizer(name or str(path), backend, settings)
+
+
+def _token_text(value: Any) -> str | None:
+    """A special token is stored as its text or as an object with `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None

@@ -1,0 +1,95 @@
+"""Chat templates: the text of transformers (hashes renewed by `make oracle`), and refusals."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from jax_sft.config import TokensConfig
+from jax_sft.errors import UsageError
+from jax_sft.tokens.templates import BUILT_IN, ChatTemplate, load_template
+from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
+from tests.conversations import conversations
+
+pytestmark = pytest.mark.short
+
+TURNS = [{"role": "user", "content": "2 + 2?"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(TokensConfig())
+
+
+def test_text_equals_that_of_transformers(golden: Path) -> None:
+    stored = json.loads((golden / "templates.json").read_text())
+    assert len(stored) >= 7
+    for name, hashes in stored.items():
+        path = golden / "templates" / f"{name}.jinja"
+        source = BUILT_IN[name] if name in BUILT_IN else path.read_text()
+        template = ChatTemplate(source, name, {"bos_token": "<s>", "eos_token": "</s>"})
+        for messages, wanted in zip(conversations(len(hashes)), hashes, strict=True):
+            text = template.render(messages, add_generation_prompt=True, date_string="26 Jul 2024")
+            assert hashlib.sha256(text.encode()).hexdigest()[:12] == wanted
+
+
+def test_built_in_templates() -> None:
+    turns = [{"role": "system", "content": "S"}, *TURNS, {"role": "assistant", "content": "4"}, *TURNS]
+    assert ChatTemplate(BUILT_IN["chatml"], "").render(turns, add_generation_prompt=True) == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n"
+        "<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert ChatTemplate(BUILT_IN["question_answer"], "").render(turns, add_generation_prompt=True) == (
+        "S\n\nQuestion:\n2 + 2?\n\nAnswer:\n4\n\nQuestion:\n2 + 2?\n\nAnswer:\n"
+    )
+
+
+def test_what_transformers_adds_to_jinja() -> None:
+    source = (
+        "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}"
+        "{% generation %}{{ m.content | tojson }}{% endgeneration %}\n{% endfor %}"
+    )
+    turns = [{"role": "user", "content": content} for content in ("<é'&\"", "b", "c")]
+    # The newline after a block goes, as transformers has it.
+    assert ChatTemplate(source, "").render(turns) == "".join(['"<é\'&\\""', '"b"'])
+
+
+def test_options_reach_the_template_and_its_hash(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "think.jinja"
+    path.write_text("{{ messages[-1].content }}{% if not thinking %} /no{% endif %}{{ eos_token }}")
+    on, off = (
+        load_template(TokensConfig(template=str(path), template_options={"thinking": value}), tokenizer)
+        for value in (True, False)
+    )
+    assert on.render(TURNS) == "2 + 2?<|endoftext|>"
+    assert off.render(TURNS) == "2 + 2? /no<|endoftext|>"
+    assert on.hash != off.hash
+    again = load_template(TokensConfig(template=str(path), template_options={"thinking": True}), tokenizer)
+    assert again.hash == on.hash
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{% if %}", "line 1"),
+        ("{{ messages[0].content + 1 }}", "TypeError"),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ strftime_now('%d %b %Y') }}", "date_string"),
+        ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+        ("{{ messages.append(1) }}", "SecurityError"),
+    ],
+)
+def test_a_template_that_fails_is_one_clear_line(source: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        ChatTemplate(source, "mine").render(list(TURNS))
+    assert "chat template mine" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_template(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="not one of auto, chatml"):
+        load_template(TokensConfig(template="chat-ml"), tokenizer)
+    bare = Tokenizer("bare", tokenizer.backend, {"eos_token": "<|endoftext|>"})
+    with pytest.raises(UsageError, match="bare has no chat template"):
+        load_template(TokensConfig(), bare)
