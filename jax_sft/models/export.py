@@ -1,0 +1,93 @@
+"""A model as a folder that transformers, vLLM and `load_pretrained` read."""
+
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jax_sft import files
+from jax_sft.config import ModelConfig
+from jax_sft.errors import UsageError
+from jax_sft.models.families import Weight, family_of
+from jax_sft.models.safetensors import SHARD_BYTES, write_shards
+from jax_sft.tokens.rendering import stop_ids
+from jax_sft.tokens.templates import ChatTemplate
+from jax_sft.tokens.tokenizer import Tokenizer
+
+
+def write_huggingface(
+    folder: epath.PathLike,
+    config: ModelConfig,
+    params: dict[str, Any],
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write bf16 safetensors, config.json, tokenizer, chat template and generation_config.json.
+
+    The folder appears whole or not at all. Importing it gives bf16 parameters back bit for bit.
+
+    Args:
+        folder: must not exist, or be empty.
+        config: of the model.
+        params: the parameter tree, stacked over layers; float32 values are rounded to bf16.
+        tokenizer: written as tokenizer.json and tokenizer_config.json.
+        template: written as the tokenizer's chat template.
+        shard_bytes: most bytes of weights in one file.
+
+    Raises:
+        UsageError: the folder has content, no family has the model's switches, or the tokenizer has more
+            tokens than the embedding table rows.
+    """
+    target = epath.Path(folder)
+    if target.exists() and (not target.is_dir() or any(True for _ in target.iterdir())):
+        raise UsageError(f"{target}: already there; export into a new folder")
+    family = family_of(config)
+    check_vocabulary(tokenizer, config)
+    stops = stop_ids(tokenizer, template)
+    tokens = {"eos_token_id": list(stops) if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.pad_id}
+    if "bos_token" in tokenizer.named_tokens:
+        tokens["bos_token_id"] = tokenizer.token_id(tokenizer.named_tokens["bos_token"])
+    scratch = target.parent / f".{target.name}.partial"
+    if scratch.exists():
+        scratch.rmtree()
+    scratch.mkdir(parents=True)
+    try:
+        tensors = _Tensors(family.table(config), config, params)
+        write_shards(scratch, tensors.shapes, tensors.read, shard_bytes=shard_bytes)
+        tokenizer.save(scratch, template.source)
+        files.write_json(scratch / "config.json", {**family.write_config(config), **tokens})
+        files.write_json(scratch / "generation_config.json", {"do_sample": False, **tokens})
+        if target.exists():
+            target.rmdir()
+        scratch.rename(target)
+    finally:
+        if scratch.exists():
+            scratch.rmtree()
+
+
+def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """UsageError when the tokenizer can give ids for which the embedding table has no row."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UsageError(
+            f"tokenizer {tokenizer.name} has {tokenizer.vocab_size} tokens, "
+            f"the model's embedding only {config.vocab_size} rows; raise model.vocab-size"
+        )
+
+
+class _Tensors:
+    """The checkpoint's tensors, cut out of the parameter tree one at a time."""
+
+    def __init__(self, table: tuple[Weight, ...], config: ModelConfig, params: dict[str, Any]) -> None:
+        self._config, self._params = config, params
+        self._cut = {
+            name: (weight, layer) for weight in table for layer, name in enumerate(weight.names(config))
+        }
+        self.shapes = {name: weight.tensor_shape(config) for name, (weight, _) in self._cut.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        weight, layer = self._cut[name]
+        parameter: Any = self._params
+        for key in weight.keys:
+            parameter = parameter[key]
+        return weight.to_tensor(np.asarray(parameter[layer] if weight.stacked else parameter), self._config)

@@ -1,0 +1,163 @@
+"""The decoder: packing leaves no trace, decoding with a cache equals the whole forward pass."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_sft.config import ModelConfig, replace
+from jax_sft.models.attention import QUERY_CHUNK
+from jax_sft.models.decoder import (
+    Params,
+    forward_rows,
+    forward_token,
+    init_params,
+    logits,
+    rope_tables,
+    rotate,
+)
+from jax_sft.models.kv_cache import LayerCache, insert, make_cache
+
+BASE = ModelConfig(
+    vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_size=48
+)
+CONFIGS = {
+    "llama-like": BASE,
+    "qwen3-like": replace(BASE, qk_norm=True, head_dim=16, tie_embeddings=False, rope_theta=1e6),
+    "qwen2-like": replace(BASE, qkv_bias=True, num_kv_heads=1),
+    "multi-head": replace(BASE, num_kv_heads=4, tie_embeddings=False, num_layers=3, norm_eps=1e-5),
+}
+
+
+def random_params(config: ModelConfig, seed: int = 0) -> Params:
+    """Parameters that all differ from their initial zeros and ones."""
+    params = nn.unbox(init_params(config, jax.random.key(seed)))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def pack(lengths: list[list[int]], T: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random tokens, positions and segments [B, T] of rows that hold examples of these lengths."""
+    tokens_BT, positions_BT, segments_BT = (np.zeros((len(lengths), T), np.int32) for _ in range(3))
+    rng = np.random.default_rng(seed)
+    for row, examples in enumerate(lengths):
+        start = 0
+        for number, length in enumerate(examples, start=1):
+            part = slice(start, start + length)
+            tokens_BT[row, part] = rng.integers(0, BASE.vocab_size, length)
+            positions_BT[row, part] = np.arange(length)
+            segments_BT[row, part] = number
+            start += length
+    return tokens_BT, positions_BT, segments_BT
+
+
+def whole_rows(tokens_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for rows of one example each."""
+    return tokens_BT, np.broadcast_to(np.arange(tokens_BT.shape[1]), tokens_BT.shape), np.ones_like(tokens_BT)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_decoding_equals_the_whole_forward_pass(name: str) -> None:
+    """Prefill some tokens, decode the rest one by one, slots at different positions."""
+    config, B, T, prompt = CONFIGS[name], 3, 24, (10, 1, 17)
+    params = random_params(config)
+    tokens_BT = np.random.default_rng(0).integers(0, config.vocab_size, (B, T)).astype(np.int32)
+    hidden_BTD, made = jax.jit(forward_rows, static_argnums=1, static_argnames="keep_cache")(
+        params, config, *whole_rows(tokens_BT), keep_cache=True
+    )
+    want_BTV = logits(params, config, hidden_BTD)
+    cache = tuple(
+        # What lies beyond the prompt is junk that must never be read: the whole rows' other values, shifted.
+        insert(empty, *(10 * x for x in junk), jnp.arange(B), jnp.ones(B, bool))
+        for empty, junk in zip(make_cache(config, B, T, jnp.float32), layers(made), strict=True)
+    )
+    lengths_B = jnp.asarray(prompt)
+    keep_B1S1 = (jnp.arange(T)[None] < lengths_B[:, None])[:, None, :, None]
+    cache = tuple(
+        LayerCache(*(jnp.where(keep_B1S1, x, junk) for x, junk in zip(right, wrong, strict=True)))
+        for right, wrong in zip(layers(made), cache, strict=True)
+    )
+    step = jax.jit(forward_token, static_argnums=(1, 5))
+    for shift in range(T - max(prompt)):
+        position_B = lengths_B + shift
+        token_B = jnp.asarray(tokens_BT)[jnp.arange(B), position_B]
+        hidden_BD, cache = step(params, config, token_B, position_B, cache, jnp.float32)
+        got_BV, want_BV = logits(params, config, hidden_BD), want_BTV[jnp.arange(B), position_B]
+        np.testing.assert_allclose(got_BV, want_BV, atol=1e-4)
+        assert np.array_equal(got_BV.argmax(-1), want_BV.argmax(-1))
+
+
+def layers(made: LayerCache | None) -> list[LayerCache]:
+    """Keys and values layer by layer, from the stacked ones of `forward_rows`."""
+    assert made is not None
+    return [LayerCache(k, v) for k, v in zip(made.k_BKSd, made.v_BKSd, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["llama-like", "qwen3-like"])
+def test_packed_equals_one_example_a_row(name: str) -> None:
+    config, params = CONFIGS[name], random_params(CONFIGS[name])
+    T = QUERY_CHUNK + 32
+    tokens_BT, positions_BT, segments_BT = pack([[40, 70, 33], [90, 51]], T)
+    forward = jax.jit(forward_rows, static_argnums=1)
+    packed_BTD, _ = forward(params, config, tokens_BT, positions_BT, segments_BT)
+    for row, number in [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]:
+        mine_T = segments_BT[row] == number
+        alone_1T = np.zeros((1, T), np.int32)
+        alone_1T[0, : mine_T.sum()] = tokens_BT[row, mine_T]
+        hidden_1TD, _ = forward(params, config, *whole_rows(alone_1T))
+        np.testing.assert_allclose(packed_BTD[row, mine_T], hidden_1TD[0, : mine_T.sum()], atol=1e-5)
+
+
+def test_perturbing_an_example_changes_no_bit_of_its_neighbours() -> None:
+    config, params = CONFIGS["qwen3-like"], random_params(CONFIGS["qwen3-like"])
+    tokens_BT, positions_BT, segments_BT = pack([[40, 70, 33], [90, 51]], QUERY_CHUNK + 32)
+    changed_BT = np.where((segments_BT == 2), (tokens_BT + 1) % config.vocab_size, tokens_BT)
+    forward = jax.jit(forward_rows, static_argnums=1)
+    before_BTD, after_BTD = (
+        np.asarray(forward(params, config, tokens, positions_BT, segments_BT)[0])
+        for tokens in (tokens_BT, changed_BT)
+    )
+    neighbours_BT = (segments_BT != 2) & (segments_BT != 0)
+    assert np.array_equal(before_BTD[neighbours_BT], after_BTD[neighbours_BT])
+    assert not np.isclose(before_BTD[segments_BT == 2], after_BTD[segments_BT == 2]).all(axis=1).any()
+
+
+def test_remat_changes_neither_value_nor_gradient() -> None:
+    params, rows = random_params(BASE), pack([[20, 9], [32]], 32)
+
+    def loss(params: Params, remat: bool) -> jax.Array:
+        hidden_BTD, _ = forward_rows(params, BASE, *map(jnp.asarray, rows), remat=remat)
+        return jnp.sum(hidden_BTD**2)
+
+    run: Any = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    (plain, plain_gradients), (again, again_gradients) = run(params, False), run(params, True)
+    assert np.isclose(plain, again, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain_gradients, again_gradients
+    )
+
+
+def test_bfloat16_stays_close() -> None:
+    params, rows = random_params(BASE), pack([[20, 9], [32]], 32)
+    exact, _ = forward_rows(params, BASE, *map(jnp.asarray, rows))
+    rounded, _ = forward_rows(params, BASE, *map(jnp.asarray, rows), dtype=jnp.bfloat16)
+    assert rounded.dtype == jnp.bfloat16
+    assert np.abs(np.asarray(exact) - np.asarray(rounded, np.float32)).mean() < 0.03
+
+
+def test_rotary_scores_depend_on_distance_alone() -> None:
+    q, k = (jax.random.normal(jax.random.key(n), (1, 1, 1, BASE.head_dim)) for n in (0, 1))
+
+    def score(query_at: int, key_at: int) -> float:
+        turned = [
+            rotate(x, rope_tables(jnp.full((1, 1), at), BASE)) for x, at in ((q, query_at), (k, key_at))
+        ]
+        return float(jnp.sum(turned[0] * turned[1]))
+
+    assert score(9, 4) == pytest.approx(score(905, 900), abs=1e-4)
+    assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-4)

@@ -1,0 +1,113 @@
+"""Logits of imported models against transformers on CPU in float32."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from jax_sft.config import ModelConfig, TokensConfig
+from jax_sft.models.decoder import forward_rows, logits
+from jax_sft.models.gguf import smollm2_config, smollm2_source
+from jax_sft.models.pretrained import load_pretrained
+from jax_sft.tokens.rendering import render_prompt
+from jax_sft.tokens.templates import load_template
+from jax_sft.tokens.tokenizer import load_tokenizer
+from tests.random_models import TOKENS_BT, random_config, random_tensors
+
+pytestmark = pytest.mark.oracle
+CONFIGS = 36
+GOLDEN_CONFIGS = 9
+PROMPTS = (
+    "What is the capital of France?",
+    "Natalia sold 48 clips in April and half as many in May. How many in all?",
+    "Schreibe einen Satz über 日本 🎌.",
+    "def fib(n):",
+    "List three prime numbers above 100, then explain how you checked each of them.",
+)
+
+
+def our_logits(params: dict, config: ModelConfig, tokens_BT: np.ndarray) -> np.ndarray:
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    hidden_BTD, _ = forward_rows(
+        params, config, jnp.asarray(tokens_BT), positions_BT, jnp.ones_like(positions_BT)
+    )
+    return np.asarray(logits(params, config, hidden_BTD))
+
+
+def their_logits(model: torch.nn.Module, tokens_BT: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.from_numpy(tokens_BT.astype(np.int64))).logits.numpy()
+
+
+def their_model(config: dict, tensors: dict[str, np.ndarray]) -> torch.nn.Module:
+    """The transformers model with exactly these weights: anything missing or left over is an error."""
+    model_class = getattr(transformers, config["architectures"][0])
+    model = model_class(transformers.AutoConfig.for_model(**config)).float().eval()
+    state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert unexpected == []
+    assert set(missing) <= {"lm_head.weight"}
+    assert not missing or config["tie_word_embeddings"]
+    model.tie_weights()
+    return model
+
+
+@pytest.mark.parametrize("number", range(CONFIGS))
+def test_random_models_agree(number: int, tmp_path: Path) -> None:
+    config = random_config(number)
+    model = their_model(config, random_tensors(config))
+    model.save_pretrained(tmp_path)
+    ours, params = load_pretrained(str(tmp_path))
+    difference = np.abs(our_logits(params, ours, TOKENS_BT) - their_logits(model, TOKENS_BT)).max()
+    assert difference <= 1e-4
+
+
+def test_golden_logits_are_current(golden: Path, renew_golden: bool) -> None:
+    made = {}
+    for number in range(GOLDEN_CONFIGS):
+        config = random_config(number)
+        made[f"{number}"] = their_logits(their_model(config, random_tensors(config)), TOKENS_BT)
+    if renew_golden:
+        np.savez_compressed(golden / "random_logits.npz", **made)
+    stored = np.load(golden / "random_logits.npz")
+    for name, logits_BTV in made.items():
+        np.testing.assert_allclose(stored[name], logits_BTV, atol=2e-5)
+
+
+def test_smollm2_agrees(golden: Path, renew_golden: bool) -> None:
+    config, source = smollm2_config(), smollm2_source()
+    raw = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 49_152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 100_000.0,
+        "tie_word_embeddings": True,
+    }
+    model = their_model(raw, {name: source.read(name) for name in source.shapes()})
+    _, params = load_pretrained("smollm2")
+    tokens = TokensConfig(tokenizer="smollm2")
+    tokenizer = load_tokenizer(tokens)
+    template = load_template(tokens, tokenizer)
+    made: dict[str, np.ndarray] = {}
+    for number, prompt in enumerate(PROMPTS):
+        ids_T = render_prompt(tokenizer, template, [{"role": "user", "content": prompt}])
+        theirs_TV = their_logits(model, ids_T[None])[0]
+        difference = np.abs(our_logits(params, config, ids_T[None])[0] - theirs_TV).max()
+        print(f"SmolLM2, prompt {number}: {len(ids_T)} tokens, largest difference {difference:.2e}")
+        assert difference <= 1e-3
+        made |= {f"ids_{number}": ids_T, f"logits_{number}": theirs_TV[:, ::1024]}
+    if renew_golden:
+        np.savez_compressed(golden / "smollm2_logits.npz", **made)
+    stored = np.load(golden / "smollm2_logits.npz")
+    for name, values in made.items():
+        np.testing.assert_allclose(stored[name], values, atol=1e-3)
