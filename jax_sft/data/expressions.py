@@ -1,0 +1,129 @@
+"""Exact arithmetic from text: a small parser (never eval) and the check of a Countdown answer."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+LONGEST = 400  # characters; keeps recursion and integers small whatever a model writes
+MOST_DIGITS = 12
+_UNICODE = str.maketrans(
+    {"×": "*", "✕": "*", "✖": "*", "·": "*", "⋅": "*", "∗": "*", "∙": "*", "÷": "/", "∕": "/", "⁄": "/"}
+    | {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "＋": "+", "＊": "*"}
+    | {"／": "/", "＝": "=", "（": "(", "）": ")", "[": "(", "]": ")", "{": "(", "}": ")", "$": " "}
+)
+_LATEX = (
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
+    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+    (re.compile(r"\\(?:left|right|[,;:! ]|quad)"), " "),
+    (re.compile(r"\\text\s*\{\s*\}"), " "),
+)
+_TOKEN = re.compile(r"\s*(?:(\d+)|([-+*/()]))")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Value of an arithmetic expression, and the numbers and operations written in it, in order."""
+
+    value: Fraction
+    numbers: tuple[int, ...]
+    operations: str
+
+
+def parse_expression(text: str) -> Expression:
+    """Parse one side of an equation: integers, + - * / and brackets, unary minus, unicode or LaTeX operators.
+
+    Raises ValueError for anything else, for division by zero, and for text longer than LONGEST characters.
+    """
+    tokens = _tokenise(normalise(text))
+    value, position = _sum(tokens, 0)
+    if position != len(tokens):
+        raise ValueError(f"unexpected {tokens[position]!r}")
+    numbers = tuple(int(token) for token in tokens if token.isdigit())
+    return Expression(value, numbers, "".join(token for token in tokens if token in "+-*/"))
+
+
+def check_answer(
+    text: str, numbers: Sequence[int], target: int, uses: int = 0, operations: str = "+-*/"
+) -> bool:
+    """Whether `text` reaches `target` from `numbers`, each used at most once, by exact arithmetic.
+
+    `uses` asks for exactly that many numbers (0: any), `operations` lists those allowed. `text` may be an
+    equation ("3*8 = 24", "24 = 3*8"): then every side must have the target's value. Never raises.
+    """
+    try:
+        sides = [parse_expression(side) for side in normalise(text).split("=")]
+    except ValueError:
+        return False
+    if any(side.value != target for side in sides):
+        return False
+    stock = Counter(numbers)
+    return any(
+        not Counter(side.numbers) - stock
+        and set(side.operations) <= set(operations)
+        and uses in (0, len(side.numbers))
+        for side in sides
+    )
+
+
+def normalise(text: str) -> str:
+    """Plain ASCII operators and brackets for unicode and LaTeX forms; ValueError for a text too long."""
+    if len(text) > LONGEST:
+        raise ValueError(f"longer than {LONGEST} characters")
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
+    return text.translate(_UNICODE).strip().rstrip(".")
+
+
+def _tokenise(text: str) -> list[str]:
+    tokens, position = [], 0
+    text = text.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise ValueError(f"unexpected {text[position]!r}")
+        token = match[1] or match[2]
+        if len(token) > MOST_DIGITS or not token.isascii():
+            raise ValueError(f"unexpected {token!r}")
+        tokens.append(token)
+        position = match.end()
+    return tokens
+
+
+def _sum(tokens: list[str], position: int) -> tuple[Fraction, int]:
+    value, position = _product(tokens, position)
+    while position < len(tokens) and tokens[position] in "+-":
+        right, after = _product(tokens, position + 1)
+        value = value + right if tokens[position] == "+" else value - right
+        position = after
+    return value, position
+
+
+def _product(tokens: list[str], position: int) -> tuple[Fraction, int]:
+    value, position = _factor(tokens, position)
+    while position < len(tokens) and tokens[position] in "*/":
+        right, after = _factor(tokens, position + 1)
+        if tokens[position] == "/" and right == 0:
+            raise ValueError("division by zero")
+        value = value * right if tokens[position] == "*" else value / right
+        position = after
+    return value, position
+
+
+def _factor(tokens: list[str], position: int) -> tuple[Fraction, int]:
+    if position >= len(tokens):
+        raise ValueError("ends too early")
+    token = tokens[position]
+    if token == "-":
+        value, position = _factor(tokens, position + 1)
+        return -value, position
+    if token == "(":
+        value, position = _sum(tokens, position + 1)
+        if position >= len(tokens) or tokens[position] != ")":
+            raise ValueError("bracket not closed")
+        return value, position + 1
+    if not token.isdigit():
+        raise ValueError(f"unexpected {token!r}")
+    return Fraction(int(token)), position + 1
