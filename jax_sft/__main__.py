@@ -1,0 +1,7 @@
+"""`python -m jax_sft` is `jax-sft`."""
+
+import sys
+
+from jax_sft.cli import main
+
+sys.exit(main())

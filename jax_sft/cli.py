@@ -1,0 +1,288 @@
+"""The command line: one thin verb per stage; `jax-sft --help` lists them."""
+
+import dataclasses
+import difflib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jax_sft.config import EvaluationConfig, Run, Study, replace
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.flags import (
+    flag_names,
+    parse_evaluation_flags,
+    parse_flags,
+    parse_known_flags,
+    parse_run_flags,
+    print_help,
+)
+from jax_sft.studies import load_study, validate
+
+ROOT_HELP = "Write below this folder (local or gs://) instead of the study's own root."
+DATA_ROOT_HELP = "Look up the study's data and benchmark files in this folder."
+RUNS_HELP = "Only these runs of the study, comma-separated; empty means all."
+
+
+@dataclass(frozen=True)
+class PlaceFlags:
+    """Where things lie."""
+
+    root: Annotated[str, tyro.conf.arg(help=ROOT_HELP)] = ""
+    data_root: Annotated[str, tyro.conf.arg(help=DATA_ROOT_HELP)] = ""
+
+
+@dataclass(frozen=True)
+class RunsFlags(PlaceFlags):
+    """Where things lie, and which runs."""
+
+    runs: Annotated[str, tyro.conf.arg(help=RUNS_HELP)] = ""
+
+
+@dataclass(frozen=True)
+class UnitFlags(RunsFlags):
+    """Where things lie, and which units (run, step, benchmark)."""
+
+    steps: str = ""
+    """Only these snapshot steps, comma-separated, for example `0,10`; empty means all there are."""
+    benchmarks: str = ""
+    """Only these benchmarks of the study, comma-separated; empty means all."""
+
+
+@dataclass(frozen=True)
+class TrainHelp(RunsFlags):
+    """All that `jax-sft train` understands."""
+
+    run: Annotated[Run, tyro.conf.arg(name="", help="Applied to each run that is trained.")] = field(
+        default_factory=Run
+    )
+
+
+@dataclass(frozen=True)
+class SweepHelp(UnitFlags):
+    """All that `jax-sft sweep` understands."""
+
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def train(words: list[str], args: list[str]) -> None:
+    """Train the runs of a study, keeping a snapshot at every named step.
+
+    Every field of a run is a flag and applies to each run that is trained. A run that is there already goes
+    on from its last saved state.
+    """
+    flags, rest = parse_known_flags(RunsFlags, args)
+    study = _open(words[0], flags)
+    chosen = _chosen(study, flags.runs)
+    also = flag_names(RunsFlags)
+    runs = [parse_run_flags(run, rest, also) if run.name in chosen else run for run in study.runs]
+    picked = [changed for changed, run in zip(runs, study.runs, strict=True) if run.name in chosen]
+    study = validate(replace(study, runs=tuple(runs)))
+    from jax_sft.training import loop
+
+    for run in picked:
+        loop.train(study, run)
+
+
+def sweep(words: list[str], args: list[str]) -> None:
+    """Generate with every snapshot on every benchmark, then score.
+
+    What is finished is not done again; a killed sweep goes on where it was.
+    """
+    flags, rest = parse_known_flags(UnitFlags, args)
+    study = _open(words[0], flags)
+    evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(UnitFlags))
+    study = validate(replace(study, evaluation=evaluation))
+    from jax_sft.evaluation import sweep as sweeping
+
+    sweeping.sweep(study, *_units(study, flags))
+
+
+def score(words: list[str], args: list[str]) -> None:
+    """Score the stored completions of a study again."""
+    flags = parse_flags(UnitFlags, args)
+    study = _open(words[0], flags)
+    from jax_sft.evaluation import results
+
+    results.score(study, *_units(study, flags))
+
+
+def report(words: list[str], args: list[str]) -> None:
+    """Write the report of a study.
+
+    A page with curves, tables and completions, and beside it the figures and all the numbers.
+    """
+    study = _open(words[0], parse_flags(PlaceFlags, args))
+    from jax_sft.analysis.report import write_report
+
+    write_report(study)
+
+
+def quickstart(words: list[str], args: list[str]) -> None:
+    """Train, sweep and report a whole study in miniature on this machine."""
+    flags = parse_flags(PlaceFlags, args)
+    study = _open(str(_configs() / "quickstart.py"), flags)
+    from jax_sft.analysis.report import write_report
+    from jax_sft.evaluation import sweep as sweeping
+    from jax_sft.training import loop
+
+    for run in study.runs:
+        loop.train(study, run)
+    sweeping.sweep(study, [run.name for run in study.runs], None, None)
+    write_report(study)
+
+
+def export(words: list[str], args: list[str]) -> None:
+    """Write one snapshot as a Hugging Face folder.
+
+    It holds the safetensors, the config, the tokenizer and the chat template.
+    """
+    folder, step, target = words
+    parse_flags(NoFlags, args)
+    study = load_study(f"{folder}/run.json")
+    from jax_sft.checkpoints.export import export_snapshot
+
+    export_snapshot(study, study.runs[-1], _numbers(step, "STEP")[0], target)
+
+
+@dataclass(frozen=True)
+class NoFlags:
+    """A verb without flags."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: what it does, the words it needs, and the dataclass its help is made from."""
+
+    do: Callable[[list[str], list[str]], None]
+    words: tuple[str, ...]
+    flags: type[Any]
+
+    @property
+    def usage(self) -> str:
+        """`jax-sft train STUDY`"""
+        return " ".join(["jax-sft", self.do.__name__, *self.words])
+
+
+VERBS = {
+    verb.do.__name__: verb
+    for verb in (
+        Verb(train, ("STUDY",), TrainHelp),
+        Verb(sweep, ("STUDY",), SweepHelp),
+        Verb(score, ("STUDY",), UnitFlags),
+        Verb(report, ("STUDY",), PlaceFlags),
+        Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
+        Verb(quickstart, (), PlaceFlags),
+    )
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    show = "--traceback" in args
+    try:
+        return _dispatch([arg for arg in args if arg != "--traceback"])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if show:
+            traceback.print_exc()
+        known = isinstance(error, JaxSftError)
+        line = (
+            str(error)
+            if known
+            else f"{type(error).__name__}: {error}; run again with --traceback to see where"
+        )
+        print("error: " + " ".join(line.split()), file=sys.stderr)
+        return error.exit_code if isinstance(error, JaxSftError) else 1
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if args else 2
+    verb = VERBS.get(args[0])
+    if verb is None:
+        close = difflib.get_close_matches(args[0], VERBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(VERBS)}"
+        raise UsageError(f"unknown command {args[0]!r}; {hint}")
+    if "-h" in args or "--help" in args:
+        print_help(
+            verb.flags, _help_defaults(verb, args[1:]), verb.usage, inspect.cleandoc(verb.do.__doc__ or "")
+        )
+        return 0
+    words, rest = args[1 : 1 + len(verb.words)], args[1 + len(verb.words) :]
+    if len(words) < len(verb.words) or any(word.startswith("-") for word in words):
+        raise UsageError(f"write {verb.usage}, then the flags; see jax-sft {args[0]} --help")
+    verb.do(words, rest)
+    return 0
+
+
+def _overview() -> str:
+    lines = ["Studies of reasoning fine-tuning: train, sweep, report.", "", "usage:"]
+    for verb in VERBS.values():
+        summary = (verb.do.__doc__ or "").splitlines()[0].rstrip(".")
+        lines.append(f"  {verb.usage:<43}{summary}")
+    lines += [
+        "",
+        "STUDY is a Python file in configs/, or the folder of a study made before.",
+        "Flags come last; `jax-sft VERB --help` lists them, `jax-sft VERB STUDY --help` with its values.",
+        "--traceback shows where an error arose. Exit code: 0 done, 1 failed, 2 wrong usage or input.",
+    ]
+    return "\n".join(lines)
+
+
+def _help_defaults(verb: Verb, args: list[str]) -> Any:
+    """The values help shows: those of the study's first run when a study is named, else the built-in ones."""
+    if verb.words != ("STUDY",) or args[0].startswith("-"):
+        return verb.flags()
+    study = load_study(args[0])
+    known = {field.name for field in dataclasses.fields(verb.flags)}
+    values = {"run": study.runs[0], "evaluation": study.evaluation}
+    return verb.flags(**{name: value for name, value in values.items() if name in known})
+
+
+def _open(path: str, flags: PlaceFlags) -> Study:
+    study = load_study(path)
+    return replace(study, root=flags.root or study.root, data_root=flags.data_root or study.data_root)
+
+
+def _chosen(study: Study, names: str) -> list[str]:
+    return _among(names, [run.name for run in study.runs], "--runs") or [run.name for run in study.runs]
+
+
+def _units(study: Study, flags: UnitFlags) -> tuple[list[str], list[int] | None, list[str] | None]:
+    """Runs, steps and benchmarks as the evaluation expects them; None means all."""
+    benchmarks = _among(flags.benchmarks, [benchmark.name for benchmark in study.benchmarks], "--benchmarks")
+    return _chosen(study, flags.runs), _numbers(flags.steps, "--steps") or None, benchmarks or None
+
+
+def _among(text: str, known: list[str], flag: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{flag}: the study has no {name!r}; it has {', '.join(known) or 'none'}")
+    return names
+
+
+def _numbers(text: str, flag: str) -> list[int]:
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    for piece in pieces:
+        if not piece.isdecimal():
+            raise UsageError(f"{flag}: {piece!r} is not a step; write numbers such as 0,10")
+    return [int(piece) for piece in pieces]
+
+
+def _configs() -> Path:
+    """The folder of ready studies: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parent
+    return next(
+        (place for place in (package / "configs", package.parent / "configs") if place.is_dir()), package
+    )

@@ -1,0 +1,110 @@
+"""Every field of a run and of the evaluation as a flag of the command line, through tyro."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import tyro
+
+from jax_sft.config import EvaluationConfig, Run
+from jax_sft.errors import UsageError
+
+T = TypeVar("T")
+_RULE = re.compile(r"^\s*[-─]{8,}\s*$")
+
+
+@dataclass(frozen=True)
+class _EvaluationFlags:
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def parse_run_flags(run: Run, args: Sequence[str], also: Sequence[str] = ()) -> Run:
+    """The run with flags such as `--optimizer.learning-rate 1e-4` applied; its own values are the defaults.
+
+    `also` names flags that others read, offered when one is misspelt. UsageError naming the flag.
+    """
+    return parse_flags(Run, args, default=run, also=also)
+
+
+def parse_evaluation_flags(
+    evaluation: EvaluationConfig, args: Sequence[str], also: Sequence[str] = ()
+) -> EvaluationConfig:
+    """The evaluation with flags such as `--evaluation.slots 8` applied. UsageError naming the flag."""
+    return parse_flags(_EvaluationFlags, args, default=_EvaluationFlags(evaluation), also=also).evaluation
+
+
+def parse_flags(kind: type[T], args: Sequence[str], default: T | None = None, also: Sequence[str] = ()) -> T:
+    """`kind` filled from flags; UsageError with tyro's complaint in one line, and close matches."""
+    return _parse(kind, args, default, also, return_unknown_args=False)
+
+
+def parse_known_flags(kind: type[T], args: Sequence[str]) -> tuple[T, list[str]]:
+    """`kind` filled from the flags it knows, and the arguments left over."""
+    return _parse(kind, args, None, (), return_unknown_args=True)
+
+
+def print_help(kind: type[Any], default: Any, prog: str, description: str) -> None:
+    """Print what `kind`'s flags mean, with the values of `default`."""
+    with contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], default=default, prog=prog, description=description)
+
+
+def flag_names(kind: type[Any], prefix: str = "--") -> list[str]:
+    """Every flag of a dataclass and of the dataclasses in it."""
+    names: list[str] = []
+    for each in dataclasses.fields(kind):
+        flag = prefix + each.name.replace("_", "-")
+        inner = dataclasses.is_dataclass(each.type) and isinstance(each.type, type)
+        names += flag_names(each.type, f"{flag}.") if inner else [flag]  # type: ignore[arg-type]
+    return names
+
+
+def _parse(
+    kind: type[Any], args: Sequence[str], default: Any, also: Sequence[str], return_unknown_args: bool
+) -> Any:
+    said = io.StringIO()
+    options: dict[str, Any] = {"return_unknown_args": return_unknown_args}
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(kind, args=list(args), default=default, add_help=False, **options)
+    except SystemExit:
+        complaint = _one_line(said.getvalue())
+    if complaint.startswith("Unrecognized options: "):
+        complaint = _unknown(complaint.partition(": ")[2].split(", "), [*flag_names(kind), *also])
+    raise UsageError(complaint)
+
+
+def _one_line(text: str) -> str:
+    """What tyro's framed message says between its first two rules."""
+    body: list[str] = []
+    rules = 0
+    for line in re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", text).splitlines():
+        if _RULE.match(line):
+            rules += 1
+        elif rules == 1 and line.strip():
+            body.append(line.strip())
+    return re.sub(r"^Error parsing ", "", " ".join(body))
+
+
+def _unknown(arguments: list[str], known: list[str]) -> str:
+    """`--optimizer.lr 1` as a message with the closest flags; a stray word says where it stands."""
+    flag = next((argument for argument in arguments if argument.startswith("-")), None)
+    if flag is None:
+        return f"unexpected argument {arguments[0]!r}; see --help"
+    flag = flag.partition("=")[0].replace("_", "-")
+    close = difflib.get_close_matches(flag, known, n=2, cutoff=0.5)
+    word = flag.lstrip("-").rpartition(".")[2]
+    same_word = [name for name in known if name.lstrip("-").rpartition(".")[2] in (word, f"no-{word}")]
+    initials = [name for name in known if _initials(name) == word]
+    choices = list(dict.fromkeys([*same_word, *initials, *close]))[:2]
+    return f"unknown flag {flag}; " + (f"did you mean {' or '.join(choices)}?" if choices else "see --help")
+
+
+def _initials(flag: str) -> str:
+    """`lr` for `--optimizer.learning-rate`."""
+    return "".join(part[:1] for part in flag.lstrip("-").rpartition(".")[2].split("-"))

@@ -1,0 +1,68 @@
+"""Settings every test runs under, and the fixtures shared by all rooms."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Before JAX starts: eight CPU devices, so that sharded code runs sharded; implicit rank promotion is an
+# error; compiled programs are kept between sessions, so that a second run spends its time on testing.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# Tests against the oracle exist only where the oracle is installed (`make oracle`).
+collect_ignore = [] if importlib.util.find_spec("torch") else ["oracle"]
+
+
+def shared_data_folder() -> Path | None:
+    """Folder of real data sets, $JAX_SFT_SHARED_DATA or else ../shared/data; None if there is none."""
+    named = os.environ.get("JAX_SFT_SHARED_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--renew-golden` lets oracle tests rewrite the numbers under tests/golden/."""
+    parser.addoption(
+        "--renew-golden",
+        action="store_true",
+        help="write the numbers of this run to tests/golden/ instead of comparing with them",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, without calling them skipped, the tests whose real data sets are not on this machine."""
+    if shared_data_folder() is not None:
+        return
+    absent = [item for item in items if "shared_data" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=absent)
+    items[:] = [item for item in items if item not in absent]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; a test that asks for it is collected only where there is one."""
+    folder = shared_data_folder()
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of stored numbers."""
+    return REPOSITORY / "tests" / "golden"
+
+
+@pytest.fixture
+def renew_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether this run rewrites the stored numbers."""
+    return bool(request.config.getoption("--renew-golden"))
