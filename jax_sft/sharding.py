@@ -10,11 +10,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jax_sft.config import ParallelismConfig
+from jax_sft.config import DataConfig, ParallelismConfig
 from jax_sft.errors import UsageError
 
 MESH_AXES = ("replica", "fsdp", "sequence", "tensor")
@@ -32,7 +31,7 @@ RULES: Rules = {
     "layers": None,
 }
 GENERATION_RULES = RULES | {"embed": None}
-"""While generating, the data axes share the slots and each holds the weights whole: none is gathered a token."""
+"""While generating, the data axes share the slots and each holds the weights whole: nothing is gathered."""
 
 
 def make_mesh(parallelism: ParallelismConfig, devices: list[jax.Device] | None = None) -> Mesh:
@@ -48,7 +47,7 @@ def make_mesh(parallelism: ParallelismConfig, devices: list[jax.Device] | None =
             f"parallelism: {_spell(sizes)} makes {math.prod(sizes)} devices, but there are {len(devices)}"
         )
     axis_types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=np.array(devices))
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
 
 
 def _spell(sizes: list[int]) -> str:
@@ -56,7 +55,7 @@ def _spell(sizes: list[int]) -> str:
 
 
 def place_abstract(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
-    """ShapeDtypeStructs with shardings for a tree of abstract arrays, some boxed with their axis names (Linen).
+    """ShapeDtypeStructs with shardings for abstract arrays, some boxed with their axis names (Linen).
 
     Unboxed leaves are replicated. An axis whose size the mesh axis does not divide stays whole when it is
     the vocabulary and is a UsageError otherwise.
@@ -93,6 +92,19 @@ def _mesh_axis(
 def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
     """Sharding of an array whose axis number `leading` is the batch."""
     return NamedSharding(mesh, P(*([None] * leading), BATCH_AXES))
+
+
+def check_batch(data: DataConfig, mesh: Mesh) -> None:
+    """UsageError unless packed rows divide among the data axes, and their tokens among `sequence`."""
+    sizes: list[tuple[str, int, tuple[str, ...]]]
+    sizes = [("rows_per_micro_batch", data.rows_per_micro_batch, BATCH_AXES)]
+    lengths = [("row_lengths", length) for length in data.row_lengths] or [("row_length", data.row_length)]
+    sizes += [(name, length, ("sequence",)) for name, length in lengths]
+    for name, size, axes in sizes:
+        ways = math.prod(mesh.shape[axis] for axis in axes)
+        if size % ways:
+            shape = _spell([mesh.shape[axis] for axis in MESH_AXES])
+            raise UsageError(f"data.{name} {size} does not divide by {ways}, as parallelism {shape} asks")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

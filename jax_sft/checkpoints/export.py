@@ -14,7 +14,7 @@ from jax_sft.tokens.tokenizer import load_tokenizer
 
 
 def export_snapshot(study: Study, run: Run, step: int, target: str) -> None:
-    """Write the parameters after `step` updates, bit for bit as stored (bfloat16), with tokenizer and template.
+    """Write the parameters after `step` updates, bit for bit as stored, with tokenizer and template.
 
     Raises:
         JaxSftError: no such snapshot, or one that is not sound.

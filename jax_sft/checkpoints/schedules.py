@@ -38,7 +38,7 @@ def snapshot_steps(schedule: str, total_steps: int, steps_per_epoch: float) -> l
 def _single(piece: str, total_steps: int, steps_per_epoch: float) -> int:
     if piece == "last":
         return total_steps
-    if piece.isdigit():
+    if piece.isdecimal():
         return int(piece)
     if match := _PERCENT.match(piece):
         return math.floor(float(match[1]) / 100 * total_steps + 0.5)

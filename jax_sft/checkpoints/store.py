@@ -1,135 +1,171 @@
 """Snapshots (bf16 parameters, kept for good) and state (everything to continue, the last two) on disk.
 
 Both are Orbax checkpoint folders, written in the background and committed by a rename, so that a reader
-never sees half a save. Beside each finished save lies a list of its files with sizes and checksums;
-a save that no longer matches its list is never loaded.
+never sees half a save. Each holds a list of its files with sizes and checksums, written just before the
+commit; a save that does not match its list is never loaded.
 """
 
+import logging
+import os
+import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jax_sft.errors import JaxSftError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import read_json, write_json
 
 STATES_KEPT = 2
+REMEDY = "earlier saves are intact; mend the cause, then the same command goes on from the last state"
 _ITEM = "tree"
+_LISTING = "files.json"
+
+# Orbax logs the traceback of every error that it also raises; the person at the terminal gets one line.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Store:
-    """Saves of one kind (`snapshots` or `state`) of one run."""
+    """Saves of one kind (`snapshots` or `state`) of one run.
+
+    With several processes, every one makes the same calls in the same order.
+    """
 
     def __init__(self, folder: epath.PathLike, keep: int | None = None, read_only: bool = False) -> None:
         """Open `folder`, keeping the last `keep` saves (None keeps all)."""
         self.folder = epath.Path(folder)
-        policy = ocp.checkpoint_managers.LatestN(keep) if keep else None
+        self._saving = -1
+        seal = ocp.options.AsyncOptions(post_finalization_callback=self._seal)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            create=not read_only,
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep) if keep else None,
+            create=False,
             read_only=read_only,
             enable_async_checkpointing=not read_only,
+            async_options=None if read_only else seal,
             cleanup_tmp_directories=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=(_ITEM,))
-        if not read_only:
-            self._list_unlisted()
+        with _named_errors(self.folder, "opening"):
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=(_ITEM,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the save under way and close; after an error, one of saving does not hide it."""
+        try:
+            with _named_errors(self.folder, "saving"):
+                self._manager.close()
+        except JaxSftError:
+            if error is None:
+                raise
 
     def steps(self) -> list[int]:
-        """Steps of the finished saves, in order."""
-        self._manager.reload()
+        """Steps of the committed saves at opening and of those saved since, in order."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, tree: Any) -> None:
-        """Start saving `tree` for `step`; returns when the arrays are copied. Errors of earlier saves surface here."""
-        try:
+        """Start saving `tree` for `step`; returns when the arrays are copied.
+
+        Waits for the save before, whose error surfaces here if it failed.
+        """
+        with _named_errors(self.folder, "saving"):
             self._manager.wait_until_finished()
-            self._list_unlisted()
-            self._manager.save(step, args=ocp.args.Composite(**{_ITEM: ocp.args.PyTreeSave(tree)}), force=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _save_error(self.folder, step, error) from error
+        self._saving = step
+        with _named_errors(self.folder / str(step), "saving"):
+            self._manager.save(
+                step, args=ocp.args.Composite(**{_ITEM: ocp.args.PyTreeSave(tree)}), force=True
+            )
 
     def wait(self) -> None:
         """Wait until the save under way is committed."""
-        try:
+        with _named_errors(self.folder, "saving"):
             self._manager.wait_until_finished()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _save_error(self.folder, None, error) from error
-
-    def drop(self, step: int) -> None:
-        """Delete the save at `step`."""
-        self._manager.delete(step)
 
     def check(self) -> None:
         """Raise the error of a background save, if one failed."""
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:
-            raise _save_error(self.folder, None, error) from error
+        # Orbax's own check_for_errors misses an error that its finalizing thread has taken already.
+        if not self._manager.is_saving_in_progress():
+            self.wait()
 
-    def finish(self) -> None:
-        """Wait for the saves under way and close."""
-        try:
-            self._manager.wait_until_finished()
-            self._list_unlisted()
-            self._manager.close()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _save_error(self.folder, None, error) from error
+    def drop(self, step: int) -> None:
+        """Delete the save at `step`."""
+        with _named_errors(self.folder / str(step), "deleting"):
+            self._manager.delete(step)
 
-    def load(self, step: int, target: Any) -> Any:
-        """The tree saved at `step`, in the shapes, types and shardings of the abstract `target`."""
-        fault = self.fault(step)
+    def load(self, step: int, target: Any, checked: bool = False) -> Any:
+        """The tree saved at `step`, in the shapes, types and shardings of the abstract `target`.
+
+        JaxSftError for a save that does not fit `target`, or is damaged, which is not looked for again in
+        one that is `checked`.
+        """
+        fault = "" if checked else self.fault(step)
         if fault:
             raise JaxSftError(f"{self.folder / str(step)}: {fault}; it is not loaded")
         restore = ocp.args.PyTreeRestore(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target)
         )
-        try:
+        with _named_errors(self.folder / str(step), "loading"):
             return self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: restore}))[_ITEM]
-        except Exception as error:
-            first = str(error).strip().split("\n")[0]
-            raise JaxSftError(f"{self.folder / str(step)}: cannot be read: {first}") from error
 
     def fault(self, step: int) -> str:
         """Why the save at `step` must not be used, or an empty string."""
-        listing = self._listing(step)
-        if not listing.exists():
-            return "its list of files is missing, so it may be incomplete"
-        for name, (size, checksum) in read_json(listing).items():
-            path = self.folder / str(step) / name
-            if not path.exists():
-                return f"file {name} is missing"
-            data = path.read_bytes()
+        save = self.folder / str(step)
+        if not (save / _LISTING).exists():
+            return f"{_LISTING} is missing, so the save is incomplete"
+        try:
+            listing = read_json(save / _LISTING).items()
+        except UsageError:
+            return f"{_LISTING} has changed since it was saved (it is not JSON)"
+        for name, (size, checksum) in listing:
+            if not (save / name).exists():
+                return f"{name} is missing"
+            data = (save / name).read_bytes()
             if len(data) != size or zlib.crc32(data) != checksum:
-                return f"file {name} has changed since it was saved (size or checksum differs)"
+                return f"{name} has changed since it was saved (its size or checksum differs)"
         return ""
 
-    def _listing(self, step: int) -> epath.Path:
-        return self.folder / f"{step}.files.json"
-
-    def _list_unlisted(self) -> None:
-        """Write the lists of committed saves, and drop those of saves that were retired."""
-        if jax.process_index() != 0:
-            return
-        steps = set(self.steps())
-        for step in steps:
-            if not self._listing(step).exists():
-                write_json(self._listing(step), _checksums(self.folder / str(step)))
-        for listing in self.folder.glob("*.files.json"):
-            if int(listing.name.split(".")[0]) not in steps:
-                listing.unlink(missing_ok=True)
+    def _seal(self) -> None:
+        """List the files of the save that is about to be committed; runs in Orbax's thread of process 0."""
+        unfinished = list(self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"))
+        # Where folders cannot be renamed (gs://), a save has its own name from the start.
+        save = unfinished[0] if unfinished else self.folder / str(self._saving)
+        write_json(save / _LISTING, {_relative(path, save): _checksum(path) for path in _files(save / _ITEM)})
 
 
-def _checksums(folder: epath.Path) -> dict[str, tuple[int, int]]:
-    files = {}
-    for path in _files(folder):
-        data = path.read_bytes()
-        files[path.as_posix().removeprefix(folder.as_posix() + "/")] = (len(data), zlib.crc32(data))
-    return files
+@contextmanager
+def _named_errors(folder: epath.Path, doing: str) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line that says what was done to which folder."""
+    try:
+        yield
+    except JaxSftError:
+        raise
+    except Exception as error:
+        # TensorStore wraps the system's error in a long line; its number is enough.
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        lines = str(error).strip().split("\n")
+        cause = os.strerror(int(number[1])) if number else lines[0] or type(error).__name__
+        remedy = f"; {REMEDY}" if doing == "saving" else ""
+        raise JaxSftError(f"{folder}: {doing} failed: {cause}{remedy}") from error
+
+
+def _relative(path: epath.Path, folder: epath.Path) -> str:
+    return PurePath(path.as_posix()).relative_to(folder.as_posix()).as_posix()
+
+
+def _checksum(path: epath.Path) -> tuple[int, int]:
+    data = path.read_bytes()
+    return len(data), zlib.crc32(data)
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
@@ -138,15 +174,6 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
             yield from _files(path)
         else:
             yield path
-
-
-def _save_error(folder: epath.Path, step: int | None, error: Exception) -> JaxSftError:
-    which = f"step {step} of {folder}" if step is not None else str(folder)
-    first = str(error).strip().split("\n")[0]
-    return JaxSftError(
-        f"saving {which} failed: {first}; earlier saves are intact: mend the cause (free space?) "
-        "and run the same command to go on from the last state"
-    )
 
 
 def snapshot_store(run_folder: epath.PathLike, read_only: bool = False) -> Store:
@@ -166,12 +193,12 @@ def to_snapshot(params: Any) -> Any:
 
 
 def load_snapshot(run_folder: epath.PathLike, step: int, abstract_params: Any) -> Any:
-    """Parameters of one snapshot in the types and shardings of `abstract_params`; JaxSftError if it is unsound."""
+    """Parameters of one snapshot, typed and sharded as `abstract_params`; JaxSftError if it is unsound."""
     folder = epath.Path(run_folder)
     if not (folder / "snapshots").exists():
         raise JaxSftError(f"{folder}: has no snapshots; train the run first")
-    store = snapshot_store(folder, read_only=True)
-    steps = store.steps()
-    if step not in steps:
-        raise JaxSftError(f"{folder}: has no snapshot at step {step}; there are {steps}")
-    return store.load(step, abstract_params)
+    with snapshot_store(folder, read_only=True) as store:
+        steps = store.steps()
+        if step not in steps:
+            raise JaxSftError(f"{folder}: has no snapshot at step {step}; there are {steps}")
+        return store.load(step, abstract_params)

@@ -14,9 +14,7 @@ QUERY_CHUNK = 128
 MASKED = -1e30
 
 
-def attend_rows(
-    q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array
-) -> jax.Array:
+def attend_rows(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array) -> jax.Array:
     """Causal attention within each segment of packed rows -> [B, T, H, d].
 
     Queries are taken in chunks that see only the keys up to their own end, so that no T x T array is ever
@@ -57,9 +55,7 @@ def _attend_chunk(
     return _softmax_values(scores_BKGCS.reshape(B, K, G * C, S), v_BKSd).reshape(B, K, G, C, d)
 
 
-def attend_cache(
-    q_BHd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, position_B: jax.Array
-) -> jax.Array:
+def attend_cache(q_BHd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, position_B: jax.Array) -> jax.Array:
     """One query a sequence against its cached keys at positions 0 … position -> [B, H, d]."""
     B, H, d = q_BHd.shape
     K, S = k_BKSd.shape[1:3]

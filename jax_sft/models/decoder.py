@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax_sft.config import ModelConfig
 from jax_sft.models.attention import attend_cache, attend_rows
 from jax_sft.models.kv_cache import KVCache, LayerCache, append
+from jax_sft.models.rope import Rope, rope_tables, rotate
 from jax_sft.sharding import constrain
 
 Params = dict[str, Any]
-Rope = tuple[jax.Array, jax.Array]
 CPU_UNROLL = 8
 
 
@@ -27,11 +27,11 @@ def _init(scale: float, *axes: str | None) -> Any:
 
 
 class Table(nn.Module):
-    """One vocabulary-sized parameter: the embedding, or the head when it is not tied."""
+    """One matrix outside the layers: the embedding, or a head that is not tied to it."""
 
     label: str
     shape: tuple[int, int]
-    axes: tuple[str, str]
+    axes: tuple[str | None, str | None]
 
     @nn.compact
     def __call__(self) -> jax.Array:
@@ -91,7 +91,7 @@ class OutProjection(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; returns its output and the keys and values it made or the cache it extended."""
+    """Grouped-query attention; returns its output, and the keys and values made or the cache extended."""
 
     config: ModelConfig
 
@@ -113,9 +113,11 @@ class Attention(nn.Module):
             k_BTKd = RMSNorm(c.norm_eps, None, name="k_norm")(k_BTKd)
         q_BTHd, k_BTKd = rotate(q_BTHd, rope), rotate(k_BTKd, rope)
         if cache is None:
+            assert segments_BT is not None, "rows need segments"
             out_BTHd = attend_rows(q_BTHd, k_BTKd, v_BTKd, segments_BT)
             made = LayerCache(k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3))
         else:
+            assert position_B is not None, "a cache needs positions"
             made = append(cache, k_BTKd[:, 0], v_BTKd[:, 0], position_B)
             out_BTHd = attend_cache(q_BTHd[:, 0], made.k_BKSd, made.v_BKSd, position_B)[:, None]
         return OutProjection(c.hidden_size, ("heads", None), c.num_layers, name="o")(out_BTHd), made
@@ -159,7 +161,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, scanned layers, final norm (and the head's parameters when it is not tied)."""
+    """Embedding, scanned layers, final norm (and the parameters of a head that is not tied)."""
 
     config: ModelConfig
     dtype: Any = jnp.float32
@@ -184,26 +186,13 @@ class Decoder(nn.Module):
             unroll=min(CPU_UNROLL, c.num_layers) if jax.default_backend() == "cpu" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        rope = rope_tables(positions_BT, c)
+        rope = rope_tables(positions_BT, c, segments_BT)
         x_BTD, made = layers(c, self.keep_cache, name="layers")(x_BTD, rope, segments_BT)
-        if not c.tie_embeddings:
+        if c.head == "score":
+            Table("kernel", (c.hidden_size, 1), ("embed", None), name="score")()
+        elif not c.tie_embeddings:
             Table("kernel", size[::-1], ("embed", "vocab"), name="head")()
         return RMSNorm(c.norm_eps, name="final_norm")(x_BTD), made
-
-
-def rope_tables(positions_BT: jax.Array, config: ModelConfig) -> Rope:
-    """Cosines and sines [B, T, 1, d/2] of each position (half-split rotary embedding, arXiv 2104.09864)."""
-    half = config.head_dim // 2
-    frequency_h = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h.reshape(1, 1, 1, half)
-    return jnp.cos(angle_BT1h), jnp.sin(angle_BT1h)
-
-
-def rotate(x_BTHd: jax.Array, rope: Rope) -> jax.Array:
-    """Turn the pairs (x[i], x[i + d/2]) by their angles, in float32."""
-    cos, sin = rope
-    a, b = jnp.split(x_BTHd.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTHd.dtype)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:

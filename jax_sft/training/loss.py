@@ -86,8 +86,7 @@ def _run(
         loss = loss + part
         if gradients:
             d_part_RCD = jnp.einsum("rcv,dv->rcd", d_logits_RCV, kernel_DV)
-            rows_R1 = jnp.arange(R)[:, None]
-            d_hidden_RTD = d_hidden_RTD.at[rows_R1, chunk.index_RC].set(d_part_RCD, mode="drop")
+            d_hidden_RTD = _put(d_hidden_RTD, chunk.index_RC, d_part_RCD)
             d_kernel_DV = d_kernel_DV + jnp.einsum(
                 "rcd,rcv->dv", chunk.hidden_RCD, d_logits_RCV, preferred_element_type=jnp.float32
             )
@@ -116,6 +115,12 @@ def _take(
 
     hidden_RCD = jnp.take_along_axis(hidden_RTD, index_RC[:, :, None], axis=1, mode="clip")
     return _Chunk(index_RC, hidden_RCD, pick(targets_RT), pick(weights_RT))
+
+
+@jax.vmap
+def _put(old_TD: jax.Array, index_C: jax.Array, new_CD: jax.Array) -> jax.Array:
+    """Write at the given positions. Mapped over rows, so that sharded rows stay where they are."""
+    return old_TD.at[index_C].set(new_CD, mode="drop")
 
 
 def _chunk_loss(chunk: _Chunk, kernel_DV: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,18 +1,109 @@
-"""What training reports: one line a step to metrics.jsonl, the same numbers to TensorBoard, a progress bar."""
+"""What training reports: a line for each step in metrics.jsonl and TensorBoard, and a progress bar."""
 
 import json
+import math
+import time
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
+import jax
 from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from jax_sft.files import read_jsonl, write_jsonl
+from jax_sft.data.loader import Batch
+from jax_sft.errors import JaxSftError
+from jax_sft.files import read_jsonl, write_atomically, write_jsonl
+from jax_sft.training.step import Metrics
 
 REWRITE_EVERY = 50
 """Lines between rewrites of metrics.jsonl where files cannot be appended to (gs://)."""
+SKIPS_IN_A_ROW = 10
+"""Steps without a finite gradient after which training stops."""
+
+
+class Reporter:
+    """Reads the numbers of each step, one step late so that the device never waits, and passes them on.
+
+    Every process reads them, so that all stop together when too many steps were skipped; process 0 writes.
+    """
+
+    def __init__(
+        self, name: str, folder: epath.Path, start_step: int, total_steps: int, skipped: int, console: Console
+    ) -> None:
+        self._name, self._console = name, console
+        self._log = MetricsLog(folder, start_step) if jax.process_index() == 0 else None
+        self._progress = TrainProgress(name, total_steps, start_step, console)
+        self._pending: tuple[Batch, Metrics] | None = None
+        self._skipped, self._skips_in_a_row = skipped, 0
+        self._clock = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+        if self._log is not None:
+            self._log.close()
+
+    def started(self, batch: Batch, metrics: Metrics) -> None:
+        """Take note of a step that was just started, and report the one before it."""
+        self.catch_up()
+        self._pending = batch, metrics
+
+    def catch_up(self) -> None:
+        """Report the last step that was started, once it is done. JaxSftError when too many were skipped."""
+        if self._pending is None:
+            return
+        (batch, metrics), self._pending = self._pending, None
+        values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        line = {
+            "step": batch.step + 1,
+            "loss": _finite(values["loss"]),
+            "learning_rate": values["learning_rate"],
+            "gradient_norm": _finite(values["gradient_norm"]),
+            "tokens": batch.tokens,
+            "target_tokens": batch.target_tokens,
+            "packed_rows": batch.packed_rows,
+            "tokens_per_second": round(batch.tokens / seconds, 1),
+            "seconds": round(seconds, 4),
+            "skipped": values["skipped"],
+        }
+        if self._log is not None:
+            self._log.write(line)
+        self._progress.update(line)
+        self._watch_skips(line)
+
+    def flush(self) -> None:
+        """Report everything up to the last step and make it as durable as the state about to be saved."""
+        self.catch_up()
+        if self._log is not None:
+            self._log.flush()
+
+    def _watch_skips(self, line: dict[str, Any]) -> None:
+        if line["skipped"] == self._skipped:
+            self._skips_in_a_row = 0
+            return
+        self._skipped = line["skipped"]
+        self._skips_in_a_row += 1
+        self._console.print(f"[yellow]{self._name}: step {line['step']} skipped: its gradient is not finite")
+        if self._skips_in_a_row >= SKIPS_IN_A_ROW:
+            raise JaxSftError(
+                f"{self._name}: {SKIPS_IN_A_ROW} steps in a row had no finite gradient, the last is step "
+                f"{line['step']}; lower optimizer.learning_rate or look at the rows of these steps"
+            )
+
+
+def _finite(value: float) -> float | None:
+    """The value as JSON can hold it."""
+    return value if math.isfinite(value) else None
 
 
 class MetricsLog:
@@ -20,17 +111,16 @@ class MetricsLog:
 
     def __init__(self, folder: epath.Path, start_step: int) -> None:
         self.path = folder / "metrics.jsonl"
-        self._remote = "://" in str(folder)
-        earlier = read_jsonl(self.path) if self.path.exists() else iter(())
-        self._lines = [line for line in earlier if line["step"] <= start_step]
+        self._lines = [line for line in _earlier_lines(self.path) if line["step"] <= start_step]
         write_jsonl(self.path, self._lines)
-        self._file = None if self._remote else open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-        self._board = (
-            None if self._remote else SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
-        )
+        self._file: TextIO | None = None
+        self._board: SummaryWriter | None = None
+        if "://" not in str(folder):
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one step's numbers."""
+        """Append one step's numbers; None (JSON's null) stands for one that is not finite."""
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
@@ -40,12 +130,12 @@ class MetricsLog:
                 self.flush()
         if self._board is not None:
             for name, value in line.items():
-                if name != "step":
+                if name != "step" and value is not None:
                     self._board.add_scalar(name, value, line["step"])
 
     def flush(self) -> None:
         """Make everything written so far durable enough for a state save to rely on."""
-        if self._remote:
+        if self._file is None:
             write_jsonl(self.path, self._lines)
         if self._board is not None:
             self._board.flush()
@@ -57,6 +147,16 @@ class MetricsLog:
             self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _earlier_lines(path: epath.Path) -> Iterator[dict[str, Any]]:
+    """The lines of earlier processes; a last one that a crash cut off is removed."""
+    if not path.exists():
+        return iter(())
+    text = path.read_text()
+    if not text.endswith("\n"):
+        write_atomically(path, text[: text.rfind("\n") + 1])
+    return read_jsonl(path)
 
 
 class TrainProgress:
@@ -87,7 +187,8 @@ class TrainProgress:
 
     def update(self, line: dict[str, Any]) -> None:
         """Show the numbers of one finished step."""
-        step, loss, rate = line["step"], f"{line['loss']:.4f}", f"{line['tokens_per_second']:,.0f}"
+        step, rate = line["step"], f"{line['tokens_per_second']:,.0f}"
+        loss = "-" if line["loss"] is None else f"{line['loss']:.4f}"
         self._bar.update(self._task, completed=step, loss=loss, rate=rate)
         if not self._console.is_terminal and (step % self._every == 0 or step == self._total):
             self._console.print(f"{self._name}: step {step}/{self._total}  loss {loss}  {rate} tokens/s")

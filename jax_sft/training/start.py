@@ -1,12 +1,11 @@
 """How a run begins: its identity on disk, its start weights, or the state it goes on from."""
 
-import hashlib
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from etils import epath
 from jax.sharding import Mesh
 
@@ -17,7 +16,7 @@ from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import read_json, write_json
 from jax_sft.layout import run_folder, study_folder
 from jax_sft.models.decoder import Params, init_params
-from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.pretrained import load_pretrained, pretrained_config
 from jax_sft.studies import differences, run_to_json, study_to_json
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.training.step import TrainState, abstract_state, init_state
@@ -69,32 +68,39 @@ def _refuse_another(folder: epath.Path, old: dict[str, Any], new: dict[str, Any]
 def parse_init(init: str) -> tuple[str, int | None]:
     """(run name, step or None for its last) of `run:NAME` or `run:NAME@STEP`."""
     name, _, step = init.removeprefix("run:").partition("@")
-    if step and not step.isdigit():
+    if step and not step.isdecimal():
         raise UsageError(f"init {init!r}: after @ comes a step number")
     return name, int(step) if step else None
 
 
 def start_params(study: Study, run: Run, mesh: Mesh) -> Params:
-    """The weights before the first update, float32 and sharded: random, imported, or another run's snapshot."""
+    """The float32 weights before the first update: random, imported, or another run's snapshot."""
     target = abstract_state(run, mesh).params
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if run.init == "random":
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
         make = jax.jit(lambda key: nn.unbox(init_params(run.model, key)), out_shardings=shardings)
         return make(jax.random.key(run.seed))
     if run.init.startswith("run:"):
-        name, step = parse_init(run.init)
-        folder = run_folder(study, name)
-        if not (folder / "run.json").exists():
-            raise JaxSftError(f"run {run.name} starts from run {name}, which is not trained yet: train it first")
-        last = read_json(folder / "run.json")["total_steps"]
-        return load_snapshot(folder, last if step is None else step, target)
-    config, params = load_pretrained(run.init)
-    if config != run.model:
-        changed = differences(vars(run.model), vars(config))
-        raise UsageError(f"run {run.name}: model does not fit the weights of {run.init}: {'; '.join(changed)}")
-    return jax.tree.map(
-        lambda value, leaf: jax.device_put(jnp.asarray(value, leaf.dtype), leaf.sharding), params, target
-    )
+        return _params_of_run(study, run, target)
+    changed = differences(asdict(run.model), asdict(pretrained_config(run.init)))
+    if changed:
+        raise UsageError(
+            f"run {run.name}: model does not fit the weights of {run.init}: {'; '.join(changed)}"
+        )
+    return load_pretrained(run.init, target)[1]
+
+
+def _params_of_run(study: Study, run: Run, target: Params) -> Params:
+    """A snapshot of the run that `run.init` names, by default the last of its schedule."""
+    name, step = parse_init(run.init)
+    folder = run_folder(study, name)
+    if not (folder / "run.json").exists():
+        raise JaxSftError(f"run {run.name} starts from run {name}, which is not trained yet: train it first")
+    identity = read_json(folder / "run.json")
+    changed = differences(identity["run"]["model"], asdict(run.model))
+    if changed:
+        raise UsageError(f"run {run.name}: model is not that of run {name}: {'; '.join(changed)}")
+    return load_snapshot(folder, identity["snapshot_steps"][-1] if step is None else step, target)
 
 
 def start_state(study: Study, run: Run, mesh: Mesh) -> TrainState:
@@ -103,11 +109,3 @@ def start_state(study: Study, run: Run, mesh: Mesh) -> TrainState:
     params = start_params(study, run, mesh)
     make = jax.jit(lambda params: init_state(run, params), out_shardings=shardings, donate_argnums=(0,))
     return make(params)
-
-
-def fingerprint(params: Params) -> str:
-    """sha256 over all parameter bytes, in tree order."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(jax.device_get(leaf).tobytes())
-    return digest.hexdigest()

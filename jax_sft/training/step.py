@@ -1,15 +1,17 @@
 """The train step: (state, batch) -> (state, metrics), one compiled program whatever the batch holds."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jax_sft.config import Run
+from jax_sft.data.loader import Batch
 from jax_sft.models.decoder import Params, forward_rows, head_kernel, init_params
 from jax_sft.sharding import batch_sharding, place_abstract, replicated
 from jax_sft.training.loss import weighted_nll
@@ -18,7 +20,8 @@ from jax_sft.training.optimizer import learning_rate, make_optimizer
 Metrics = dict[str, jax.Array]
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class TrainState:
     """Everything that training carries from step to step."""
 
@@ -31,15 +34,24 @@ class TrainState:
     opt_state: optax.OptState
 
 
-@flax.struct.dataclass
-class DeviceBatch:
-    """Packed rows of one step as [micro-batch M, row R, token T]; only the first `micro_batches` are real."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PackedRows:
+    """Arrays over packed rows, [R, T] of one micro-batch or [M, R, T] of a step; see `data.loader.Batch`."""
 
-    tokens_MRT: jax.Array
-    targets_MRT: jax.Array
-    positions_MRT: jax.Array
-    segments_MRT: jax.Array
-    weights_MRT: jax.Array
+    tokens: jax.Array
+    targets: jax.Array
+    positions: jax.Array
+    segments: jax.Array
+    weights: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DeviceBatch:
+    """The packed rows of one step, of whose M micro-batches only the first `micro_batches` are real."""
+
+    rows: PackedRows
     micro_batches: jax.Array
 
 
@@ -62,26 +74,23 @@ def abstract_state(run: Run, mesh: Mesh) -> TrainState:
     return place_abstract(jax.eval_shape(lambda params: init_state(run, params), boxed), mesh)
 
 
-def loss_and_gradients(
-    params: Params, run: Run, batch: DeviceBatch, dtype: Any
-) -> tuple[jax.Array, Params]:
+def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[jax.Array, Params]:
     """Sum over the step's micro-batches of the weighted loss and its gradient, in float32."""
 
     def loss_of(params: Params, m: jax.Array) -> jax.Array:
-        tokens_RT, targets_RT, positions_RT, segments_RT, weights_RT = (
-            jax.lax.dynamic_index_in_dim(array, m, keepdims=False)
-            for array in (
-                batch.tokens_MRT,
-                batch.targets_MRT,
-                batch.positions_MRT,
-                batch.segments_MRT,
-                batch.weights_MRT,
-            )
+        rows: PackedRows = jax.tree.map(
+            lambda x_MRT: jax.lax.dynamic_index_in_dim(x_MRT, m, keepdims=False), batch.rows
         )
         hidden_RTD, _ = forward_rows(
-            params, run.model, tokens_RT, positions_RT, segments_RT, dtype=dtype, remat=run.remat
+            params,
+            run.model,
+            rows.tokens,
+            rows.positions,
+            rows.segments,
+            dtype=jnp.dtype(run.compute_dtype),
+            remat=run.remat,
         )
-        return weighted_nll(hidden_RTD, head_kernel(params, run.model), targets_RT, weights_RT)
+        return weighted_nll(hidden_RTD, head_kernel(params, run.model), rows.targets, rows.weights)
 
     def body(m: jax.Array, carry: tuple[jax.Array, Params]) -> tuple[jax.Array, Params]:
         loss, gradients = carry
@@ -96,9 +105,8 @@ def train_step(
     state: TrainState, batch: DeviceBatch, run: Run, total_steps: int
 ) -> tuple[TrainState, Metrics]:
     """One update. A step whose gradient is not finite changes nothing but the two counters."""
-    dtype = jnp.dtype(run.compute_dtype)
-    loss, gradients = loss_and_gradients(state.params, run, batch, dtype)
-    norm = optax.global_norm(gradients)
+    loss, gradients = loss_and_gradients(state.params, run, batch)
+    norm = optax.tree.norm(gradients)
     rate = learning_rate(run.optimizer, state.step, total_steps)
     directions, opt_state = make_optimizer(run.optimizer).update(gradients, state.opt_state, state.params)
     updated = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
@@ -130,7 +138,25 @@ def compile_step(
     )
 
 
-def batch_shardings(mesh: Mesh) -> DeviceBatch:
-    """Rows are split over the data axes of the mesh, the count is everywhere."""
-    rows = batch_sharding(mesh, leading=1)
-    return DeviceBatch(rows, rows, rows, rows, rows, replicated(mesh))
+def batch_shardings(mesh: Mesh) -> Any:
+    """The sharding of each array of a `DeviceBatch`: rows over the data axes, the count everywhere."""
+    rows: Any = batch_sharding(mesh, leading=1)
+    count: Any = replicated(mesh)
+    return DeviceBatch(PackedRows(rows, rows, rows, rows, rows), count)
+
+
+def place_batch(batch: Batch, mesh: Mesh) -> DeviceBatch:
+    """A batch on the devices. Every process has it whole and puts down what its own devices hold."""
+
+    def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+    arrays = (
+        batch.tokens_MRT,
+        batch.targets_MRT,
+        batch.positions_MRT,
+        batch.segments_MRT,
+        batch.weights_MRT,
+    )
+    rows = PackedRows(*(put(x_MRT, batch_sharding(mesh, leading=1)) for x_MRT in arrays))
+    return DeviceBatch(rows, put(np.asarray(batch.micro_batches, np.int32), replicated(mesh)))

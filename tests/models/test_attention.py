@@ -61,8 +61,8 @@ def test_scores_are_in_float32_under_bfloat16() -> None:
     q, k, v, segments_BT = (
         x if x.dtype == jnp.int32 else x.astype(jnp.bfloat16) for x in random_rows(64, 4, 2)
     )
-    out = attend_rows(q, k, v, segments_BT)
-    want = dense(*(x.astype(jnp.float32) for x in (q, k, v)), segments_BT)
+    out = jax.jit(attend_rows)(q, k, v, segments_BT)
+    want = jax.jit(dense)(*(x.astype(jnp.float32) for x in (q, k, v)), segments_BT)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(jnp.float32), want, atol=0.02)
 
@@ -85,6 +85,6 @@ def test_cache_attention_is_the_last_row_of_attention() -> None:
     q, k, v, _ = random_rows(T, H, K)
     position_B = jnp.asarray([T - 1, 7])
     cached = (x.transpose(0, 2, 1, 3) for x in (k, v))
-    out_BHd = attend_cache(q[jnp.arange(2), position_B], *cached, position_B)
-    whole_BTHd = dense(q, k, v, jnp.ones((2, T), jnp.int32))
+    out_BHd = jax.jit(attend_cache)(q[jnp.arange(2), position_B], *cached, position_B)
+    whole_BTHd = jax.jit(dense)(q, k, v, jnp.ones((2, T), jnp.int32))
     np.testing.assert_allclose(out_BHd, whole_BTHd[jnp.arange(2), position_B], atol=2e-6)

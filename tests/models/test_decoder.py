@@ -19,7 +19,7 @@ from jax_sft.models.decoder import (
     rope_tables,
     rotate,
 )
-from jax_sft.models.kv_cache import LayerCache, insert, make_cache
+from jax_sft.models.kv_cache import LayerCache
 
 BASE = ModelConfig(
     vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_size=48
@@ -33,12 +33,15 @@ CONFIGS = {
 
 
 def random_params(config: ModelConfig, seed: int = 0) -> Params:
-    """Parameters that all differ from their initial zeros and ones."""
-    params = nn.unbox(init_params(config, jax.random.key(seed)))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    """Random parameters, norms and biases among them, of ordinary size."""
+    rng = np.random.default_rng(seed)
+    shapes = nn.unbox(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name, noise = path[-1].key, rng.normal(size=leaf.shape).astype(np.float32)
+        return jnp.asarray(1 + 0.2 * noise if name == "scale" else 0.2 * noise)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def pack(lengths: list[list[int]], T: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,17 +74,10 @@ def test_decoding_equals_the_whole_forward_pass(name: str) -> None:
         params, config, *whole_rows(tokens_BT), keep_cache=True
     )
     want_BTV = logits(params, config, hidden_BTD)
-    cache = tuple(
-        # What lies beyond the prompt is junk that must never be read: the whole rows' other values, shifted.
-        insert(empty, *(10 * x for x in junk), jnp.arange(B), jnp.ones(B, bool))
-        for empty, junk in zip(make_cache(config, B, T, jnp.float32), layers(made), strict=True)
-    )
+    # Beyond the prompt the cache holds what an earlier completion left there.
     lengths_B = jnp.asarray(prompt)
-    keep_B1S1 = (jnp.arange(T)[None] < lengths_B[:, None])[:, None, :, None]
-    cache = tuple(
-        LayerCache(*(jnp.where(keep_B1S1, x, junk) for x, junk in zip(right, wrong, strict=True)))
-        for right, wrong in zip(layers(made), cache, strict=True)
-    )
+    known_B1S1 = (jnp.arange(T)[None] < lengths_B[:, None])[:, None, :, None]
+    cache = tuple(LayerCache(*(jnp.where(known_B1S1, x, 7.0) for x in layer)) for layer in layers(made))
     step = jax.jit(forward_token, static_argnums=(1, 5))
     for shift in range(T - max(prompt)):
         position_B = lengths_B + shift
@@ -144,8 +140,9 @@ def test_remat_changes_neither_value_nor_gradient() -> None:
 
 def test_bfloat16_stays_close() -> None:
     params, rows = random_params(BASE), pack([[20, 9], [32]], 32)
-    exact, _ = forward_rows(params, BASE, *map(jnp.asarray, rows))
-    rounded, _ = forward_rows(params, BASE, *map(jnp.asarray, rows), dtype=jnp.bfloat16)
+    forward = jax.jit(forward_rows, static_argnums=1, static_argnames="dtype")
+    exact, _ = forward(params, BASE, *rows)
+    rounded, _ = forward(params, BASE, *rows, dtype=jnp.bfloat16)
     assert rounded.dtype == jnp.bfloat16
     assert np.abs(np.asarray(exact) - np.asarray(rounded, np.float32)).mean() < 0.03
 

@@ -1,0 +1,81 @@
+"""Which steps of a run are saved: snapshots by the schedule, state at an interval and at the end."""
+
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from rich.console import Console
+
+from jax_sft.checkpoints.store import Store, to_snapshot
+from jax_sft.training.step import TrainState
+
+
+class Saves:
+    """The two stores of a run and the steps at which each is written.
+
+    A state at step s is committed only after every snapshot up to s: what a resumed run skips is there.
+    """
+
+    def __init__(
+        self,
+        snapshots: Store,
+        states: Store,
+        snapshot_steps: Iterable[int],
+        state_every: int,
+        total_steps: int,
+    ) -> None:
+        self.snapshots, self.states = snapshots, states
+        self._snapshot_steps = frozenset(snapshot_steps)
+        self._state_every, self._total_steps = state_every, total_steps
+
+    def due(self, step: int) -> bool:
+        """Whether anything is saved after `step` updates."""
+        return step in self._snapshot_steps or self._state_due(step)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Start saving what is due at `step`; sound snapshots of an interrupted run are left as they are."""
+        if step in self._snapshot_steps and not self._has_snapshot(step):
+            self.snapshots.save(step, to_snapshot(state.params))
+        if self._state_due(step) and step not in self.states.steps():
+            self.snapshots.wait()
+            self.states.save(step, state)
+
+    def check(self) -> None:
+        """Raise the error of a save in the background, if one failed."""
+        self.snapshots.check()
+        self.states.check()
+
+    def missed(self, start_step: int) -> list[int]:
+        """Scheduled snapshots that a run going on from `start_step` can no longer make."""
+        return sorted(s for s in self._snapshot_steps - set(self.snapshots.steps()) if s < start_step)
+
+    def _state_due(self, step: int) -> bool:
+        return step == self._total_steps or (step > 0 and step % self._state_every == 0)
+
+    def _has_snapshot(self, step: int) -> bool:
+        if step not in self.snapshots.steps():
+            return False
+        if self.snapshots.fault(step):
+            self.snapshots.drop(step)
+            return False
+        return True
+
+
+def last_sound_state(states: Store, console: Console) -> int | None:
+    """Step of the last state that can be trusted; later ones are named and deleted.
+
+    Process 0 looks, and the others follow it.
+    """
+    saved, sound = states.steps(), -1
+    for step in reversed(saved) if jax.process_index() == 0 else ():
+        fault = states.fault(step)
+        if not fault:
+            sound = step
+            break
+        console.print(f"[yellow]{states.folder / str(step)}: {fault}; passed over")
+    sound = int(multihost_utils.broadcast_one_to_all(np.int32(sound)))
+    for step in saved:
+        if step > sound:
+            states.drop(step)
+    return None if sound < 0 else sound

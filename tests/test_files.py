@@ -1,0 +1,108 @@
+"""Small files: whole or not at all; errors with file and line."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from jax_sft.errors import UsageError
+from jax_sft.files import read_json, read_jsonl, write_atomically, write_json, write_jsonl
+
+
+def test_json_there_and_back(tmp_path: Path) -> None:
+    value = {"b": [1, None, True], "a": {"é": "×"}}
+    write_json(tmp_path / "deep" / "down" / "x.json", value)
+    assert read_json(tmp_path / "deep" / "down" / "x.json") == value
+    assert list(read_json(tmp_path / "deep" / "down" / "x.json")) == ["b", "a"]
+    assert "é" in (tmp_path / "deep" / "down" / "x.json").read_text()
+
+
+def test_jsonl_there_and_back(tmp_path: Path) -> None:
+    # U+2028 ends a line for Python's splitlines, not for JSON lines.
+    rows = [{"text": "a\nb\u2028c"}, {}, {"n": 1}]
+    write_jsonl(tmp_path / "x.jsonl", rows)
+    assert list(read_jsonl(tmp_path / "x.jsonl")) == rows
+    write_jsonl(tmp_path / "empty.jsonl", [])
+    assert list(read_jsonl(tmp_path / "empty.jsonl")) == []
+
+
+def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n  \n{"a": 2}')
+    assert [row["a"] for row in read_jsonl(tmp_path / "x.jsonl")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
+        ('{"a": 1}\n\n[1, 2]\n', "line 3: expected an object, found list"),
+        ("7", "line 1: expected an object, found int"),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        list(read_jsonl(tmp_path / "x.jsonl"))
+    assert str(caught.value).startswith(f"{tmp_path}/x.jsonl, {message}")
+
+
+def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.json: no such file"):
+        read_json(tmp_path / "nowhere.json")
+    with pytest.raises(UsageError, match=r"nowhere\.jsonl: no such file"):
+        list(read_jsonl(tmp_path / "nowhere.jsonl"))
+    (tmp_path / "x.json").write_text("{'a': 1}")
+    with pytest.raises(UsageError, match=r"x\.json: not JSON: .*line 1"):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_reader_sees_the_old_text_or_the_new(tmp_path: Path) -> None:
+    path, texts, seen = tmp_path / "x", ["a" * 100_000, "b" * 100_000], set()
+    write_atomically(path, texts[0])
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(path.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(100):
+        write_atomically(path, texts[turn % 2])
+    done.set()
+    reader.join()
+    assert seen <= set(texts)
+    assert [found.name for found in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_failed_write_leaves_the_old_text_and_no_scrap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomically(tmp_path / "x", "old")
+
+    def full(self: epath.Path, text: str) -> int:
+        os.write(os.open(self, os.O_CREAT | os.O_WRONLY), text[:1].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "x", "new")
+    monkeypatch.undo()
+    assert (tmp_path / "x").read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["x"]
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    write_atomically(tmp_path / "x", "×÷−")
+    assert (tmp_path / "x").read_bytes() == "×÷−".encode()
+
+
+def test_written_files_can_be_read_by_others(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "x", "text")
+    plain = tmp_path / "plain"
+    plain.write_text("text")
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)

@@ -1,0 +1,96 @@
+"""A study small enough to train in seconds, and a command that trains it in a process of its own.
+
+python -m tests.training.tiny ROOT [processes index port]
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from jax_sft.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Run,
+    SnapshotConfig,
+    Study,
+    replace,
+)
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+MODEL = ModelConfig(
+    vocab_size=640, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_size=64
+)
+RUN = Run(
+    name="tiny",
+    epochs=7.5,
+    compute_dtype="float32",
+    model=MODEL,
+    data=DataConfig(
+        source="rows.jsonl",
+        batch_size=25,
+        row_length=128,
+        rows_per_micro_batch=8,
+        shuffle=True,
+    ),
+    optimizer=OptimizerConfig(learning_rate=1e-2),
+    snapshots=SnapshotConfig(schedule="0, 3, every 8, last", state_every=7),
+)
+"""30 steps, 4 an epoch, each of one or two micro-batches."""
+
+
+def study(root: Path | str, *runs: Run, **changes: Any) -> tuple[Study, Run]:
+    """A study of `runs` (or of RUN with `changes`) under `root`, and its last run."""
+    runs = runs or (replace(RUN, **changes),)
+    write_rows(Path(root) / "rows.jsonl")
+    return Study(name="study", root=str(root), data_root=str(root), runs=runs), runs[-1]
+
+
+def write_rows(path: Path) -> None:
+    """A hundred rows of many lengths: counting upwards from some number."""
+    rng = random.Random(0)
+    rows = []
+    for number in range(100):
+        start, length = rng.randint(0, 99), rng.randint(2, 24)
+        counted = " ".join(str(start + i) for i in range(length))
+        rows.append({"id": str(number), "prompt": f"count {length} from {start}", "response": counted})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def start_process(
+    root: Path | str, devices: int = 1, job: tuple[int, int, int] = (1, 0, 0)
+) -> subprocess.Popen:
+    """Train RUN under `root` in a new process with its own devices; `job` is processes, index, port."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    processes, index, port = job
+    if processes > 1:
+        environment |= {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(index),
+        }
+    command = [sys.executable, "-m", "tests.training.tiny", str(root)]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+def main() -> None:
+    """Train RUN under the folder that is the first argument."""
+    from jax_sft.distributed import join_processes
+    from jax_sft.training.loop import train
+
+    join_processes()
+    train(*study(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
