@@ -1,45 +1,56 @@
 """Completions of one unit on disk: small parts while it runs, one sorted file when it is whole.
 
 A part is written atomically, so that a sweep killed at any moment has lost only what it had not yet
-written, and nothing is ever there twice.
+written, and nothing is ever there twice. What is damaged or unknown among the parts is drawn again.
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from jax_sft.files import read_jsonl, write_jsonl
+from jax_sft.errors import UsageError
+from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 
 Key = tuple[str, int]
 """(item, sample)"""
+FIELDS = ("item", "sample", "completion", "tokens", "finish")
 FLUSH_COUNT = 64
 FLUSH_SECONDS = 10.0
 
 
 class CompletionsFile:
-    """The completions of one unit (run, step, benchmark)."""
+    """The completions of one unit (run, step, benchmark).
 
-    def __init__(self, folder: epath.Path, expected: list[Key]) -> None:
-        """`expected` are the completions of a whole unit, in the order of the final file."""
+    The folder holds `completions.jsonl` once the unit is whole, `parts/` until then, and `sampling.json`:
+    the settings with which they were drawn.
+    """
+
+    def __init__(self, folder: epath.Path, expected: list[Key], settings: dict[str, Any]) -> None:
+        """Read what is there of the `expected` completions, which are in the order of the final file.
+
+        UsageError when what is there was drawn with other settings, or is not among the expected.
+        """
         self.path = folder / "completions.jsonl"
         self._parts = folder / "parts"
-        self._expected = expected
+        self._expected, self._wanted = expected, set(expected)
         self._rows: dict[Key, dict[str, Any]] = {}
         self._waiting: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         self._number = 0
-        if not self.whole and self._parts.exists():
+        self._settings, self._settings_path = settings, folder / "sampling.json"
+        self._check_settings()
+        if self.path.exists():
+            self._read_whole()
+        if self._parts.exists():
             self._read_parts()
-
-    @property
-    def whole(self) -> bool:
-        """Whether the unit's generation is finished."""
-        return self.path.exists()
+            if not self.missing():
+                self._finish()
 
     def missing(self) -> list[Key]:
         """Completions still to draw, in order."""
-        return [] if self.whole else [key for key in self._expected if key not in self._rows]
+        return [key for key in self._expected if key not in self._rows]
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep one completion; written to disk soon, and into the final file with the last one."""
@@ -52,24 +63,60 @@ class CompletionsFile:
 
     def flush(self) -> None:
         """Write what waits as one more part."""
-        if self._waiting and not self.whole:
-            write_jsonl(self._parts / f"{self._number:05d}.jsonl", self._waiting)
+        if self._waiting:
+            self._write(self._parts / f"{self._number:05d}.jsonl", self._waiting)
             self._number += 1
         self._waiting = []
         self._flushed = time.monotonic()
 
     def _finish(self) -> None:
-        write_jsonl(self.path, [self._rows[key] for key in self._expected])
+        self._write(self.path, [self._rows[key] for key in self._expected])
         self._waiting = []
         if self._parts.exists():
             self._parts.rmtree()
 
+    def _write(self, path: epath.Path, rows: list[dict[str, Any]]) -> None:
+        if not self._settings_path.exists():
+            write_json(self._settings_path, self._settings)
+        write_jsonl(path, rows)
+
+    def _check_settings(self) -> None:
+        """Completions drawn with different settings never meet in one file."""
+        stored = read_json(self._settings_path) if self._settings_path.exists() else self._settings
+        for name, value in self._settings.items():
+            if stored.get(name) != value:
+                raise UsageError(
+                    f"{self.path.parent}: was drawn with {name} {stored.get(name)}, now it is {value}; "
+                    "restore it, give the benchmark another name, or remove the folder"
+                )
+
+    def _read_whole(self) -> None:
+        """Rows of the final file; some are missing when the benchmark asks for more samples than it did."""
+        for row in read_jsonl(self.path):
+            if not self._keep(row):
+                raise UsageError(
+                    f"{self.path}: holds item {row.get('item')!r} sample {row.get('sample')!r}, which the "
+                    "benchmark does not ask for now; restore it, give it another name, or remove the file"
+                )
+
     def _read_parts(self) -> None:
-        wanted = set(self._expected)
-        for part in sorted(self._parts.glob("*.jsonl")):
-            self._number = max(self._number, int(part.name.split(".")[0]) + 1)
-            for row in read_jsonl(part):
-                if (row["item"], row["sample"]) in wanted:
-                    self._rows[row["item"], row["sample"]] = row
-        if len(self._rows) == len(self._expected):
-            self._finish()
+        numbers = sorted(int(part.stem) for part in self._parts.glob("*.jsonl") if part.stem.isdecimal())
+        self._number = max(numbers, default=-1) + 1
+        for number in numbers:
+            for row in _readable(self._parts / f"{number:05d}.jsonl"):
+                self._keep(row)
+
+    def _keep(self, row: dict[str, Any]) -> bool:
+        """Whether the row is one of the expected; it is kept then."""
+        known = all(name in row for name in FIELDS) and (row["item"], row["sample"]) in self._wanted
+        if known:
+            self._rows[row["item"], row["sample"]] = row
+        return known
+
+
+def _readable(part: epath.Path) -> Iterator[dict[str, Any]]:
+    """The rows of a part up to where it is damaged, if it is."""
+    try:
+        yield from read_jsonl(part)
+    except (UsageError, UnicodeDecodeError):
+        return

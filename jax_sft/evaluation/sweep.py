@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jax_sft.checkpoints.store import load_snapshot, snapshot_store
+from jax_sft.checkpoints.store import snapshot_store
 from jax_sft.config import BenchmarkConfig, ModelConfig, ParallelismConfig, Run, Study
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.evaluation.benchmarks.base import Item
 from jax_sft.evaluation.completions import CompletionsFile
-from jax_sft.evaluation.results import score, store_items
+from jax_sft.evaluation.results import find_benchmark, score, store_items
 from jax_sft.files import read_json
 from jax_sft.generation.engine import Completion, Engine, Request
 from jax_sft.layout import run_folder, unit_folder
@@ -28,6 +28,8 @@ from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
 from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
 
+Prompts = dict[str, tuple[int, ...]]
+"""Tokens of each item's prompt, by item id."""
 EngineKey = tuple[ModelConfig, tuple[int, ...]]
 
 
@@ -37,7 +39,7 @@ class _Unit:
 
     benchmark: BenchmarkConfig
     file: CompletionsFile
-    prompts: dict[str, tuple[int, ...]]
+    prompts: Prompts
 
     def requests(self) -> Iterator[Request]:
         """The missing completions; item ids carry the benchmark's name, which keeps their keys apart."""
@@ -55,66 +57,115 @@ class _Unit:
             )
 
 
+@dataclass
+class Work:
+    """What a run's sweep has still to do: its snapshots in order, each with its units."""
+
+    run: Run
+    tokenizer: Tokenizer
+    engine: Engine
+    todo: list[tuple[int, list[_Unit]]]
+
+
 class Sweep:
     """Generates for runs of one study; engines are made once for each model shape and shared by all."""
 
-    def __init__(self, study: Study, console: Console | None = None) -> None:
+    def __init__(
+        self, study: Study, benchmarks: Sequence[BenchmarkConfig], console: Console | None = None
+    ) -> None:
+        """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit."""
         self.study = study
         self.console = console or Console(stderr=True)
         self.engines: dict[EngineKey, Engine] = {}
         self.mesh = make_mesh(ParallelismConfig(tensor=study.evaluation.tensor))
+        self.asked = [(b, store_items(study, b)) for b in benchmarks]
 
-    def generate(self, run: Run, steps: Sequence[int], benchmarks: Sequence[BenchmarkConfig]) -> None:
-        """Draw every missing completion of the run's snapshots at `steps`."""
+    def plan(self, run: Run, steps: Sequence[int]) -> Work:
+        """What is still to do for the run's snapshots at `steps`; finds bad input before any work is done."""
         tokenizer = load_tokenizer(run.tokens)
         template = load_template(run.tokens, tokenizer)
         self._check_template(run, template.hash)
-        engine = self._engine(run, stop_ids(tokenizer, template))
-        items = {b.name: store_items(self.study, b) for b in benchmarks}
         prompts = {
-            name: {item.id: tuple(render_prompt(tokenizer, template, item.messages).tolist()) for item in of}
-            for name, of in items.items()
+            b.name: {
+                item.id: tuple(render_prompt(tokenizer, template, item.messages).tolist()) for item in items
+            }
+            for b, items in self.asked
         }
-        todo = [(step, units) for step in steps if (units := self._units(run, step, benchmarks, items, prompts))]
-        folder = run_folder(self.study, run.name)
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            ahead = [reader.submit(load_snapshot, folder, todo[0][0], engine.abstract_params())] if todo else []
-            for i, (step, units) in enumerate(todo):
-                params = ahead.pop().result()
-                if i + 1 < len(todo):
-                    ahead.append(reader.submit(load_snapshot, folder, todo[i + 1][0], engine.abstract_params()))
-                self._stream(run, step, units, engine, params, tokenizer)
+        todo = []
+        for step in steps:
+            units = [self._unit(run, step, b, prompts[b.name]) for b, _ in self.asked]
+            if missing := [unit for unit in units if unit.file.missing()]:
+                todo.append((step, missing))
+        self._check_room([unit for _, units in todo for unit in units])
+        return Work(run, tokenizer, self._engine(run, stop_ids(tokenizer, template)), todo)
 
-    def _units(
-        self,
-        run: Run,
-        step: int,
-        benchmarks: Sequence[BenchmarkConfig],
-        items: dict[str, list[Item]],
-        prompts: dict[str, dict[str, tuple[int, ...]]],
-    ) -> list[_Unit]:
-        units = []
-        for b in benchmarks:
-            expected = [(item.id, sample) for item in items[b.name] for sample in range(b.samples)]
-            file = CompletionsFile(unit_folder(self.study, run.name, step, b.name), expected)
-            if file.missing():
-                units.append(_Unit(b, file, prompts[b.name]))
-        return units
+    def generate(self, work: Work) -> None:
+        """Draw every missing completion; JaxSftError when no snapshot could be used."""
+        for step, units, params in self._snapshots(work):
+            by_name = {unit.benchmark.name: unit.file for unit in units}
+            requests = [request for unit in units for request in unit.requests()]
+            try:
+                with _progress(self.console, f"{work.run.name} @ {step}", len(requests)) as advance:
+                    for one in work.engine.generate(params, requests, self.study.evaluation.seed):
+                        name, _, item = one.item.partition("/")
+                        by_name[name].add(_row(replace(one, item=item), work.tokenizer))
+                        advance(one.generated)
+            finally:
+                for unit in units:
+                    unit.file.flush()
 
-    def _stream(
-        self, run: Run, step: int, units: list[_Unit], engine: Engine, params: Params, tokenizer: Tokenizer
-    ) -> None:
-        by_name = {unit.benchmark.name: unit for unit in units}
-        requests = [request for unit in units for request in unit.requests()]
-        try:
-            with _progress(self.console, f"{run.name} @ {step}", len(requests)) as advance:
-                for completion in engine.generate(params, requests, self.study.evaluation.seed):
-                    name, _, item = completion.item.partition("/")
-                    by_name[name].file.add(_row(replace(completion, item=item), tokenizer))
-                    advance(completion.generated)
-        finally:
-            for unit in units:
-                unit.file.flush()
+    def _snapshots(self, work: Work) -> Iterator[tuple[int, list[_Unit], Params]]:
+        """Each snapshot's weights, the next being read meanwhile; an unsound one is named and passed over."""
+        wanted, used = work.engine.abstract_params(), 0
+        folder = run_folder(self.study, work.run.name)
+        with snapshot_store(folder, read_only=True) as store, ThreadPoolExecutor(max_workers=1) as reader:
+
+            def read(step: int) -> Params | str:
+                return store.fault(step) or store.load(step, wanted, checked=True)
+
+            ahead = reader.submit(read, work.todo[0][0]) if work.todo else None
+            for index, (step, units) in enumerate(work.todo):
+                assert ahead is not None
+                params = ahead.result()
+                if index + 1 < len(work.todo):
+                    ahead = reader.submit(read, work.todo[index + 1][0])
+                if isinstance(params, str):
+                    self.console.print(f"[yellow]{store.folder / str(step)}: {params}; passed over")
+                    continue
+                used += 1
+                yield step, units, params
+        if work.todo and not used:
+            raise JaxSftError(f"{store.folder}: no snapshot could be used; train run {work.run.name} again")
+
+    def _unit(self, run: Run, step: int, b: BenchmarkConfig, prompts: Prompts) -> _Unit:
+        expected = [(item, sample) for item in prompts for sample in range(b.samples)]
+        folder = unit_folder(self.study, run.name, step, b.name)
+        return _Unit(b, CompletionsFile(folder, expected, self._settings(b)), prompts)
+
+    def _settings(self, b: BenchmarkConfig) -> dict[str, Any]:
+        """All that a completion depends on besides snapshot, item and sample."""
+        return {
+            "max_new_tokens": b.max_new_tokens,
+            "temperature": b.temperature,
+            "top_p": b.top_p,
+            "top_k": b.top_k,
+            "min_p": b.min_p,
+            "seed": self.study.evaluation.seed,
+            "compute_dtype": self.study.evaluation.compute_dtype,
+        }
+
+    def _check_room(self, units: Sequence[_Unit]) -> None:
+        """The longest prompt of every benchmark must leave room for its completion."""
+        context = self.study.evaluation.context
+        for unit in units:
+            item, prompt = max(unit.prompts.items(), key=lambda pair: len(pair[1]))
+            need = len(prompt) + unit.benchmark.max_new_tokens
+            if need > context:
+                raise UsageError(
+                    f"benchmark {unit.benchmark.name}: item {item!r} has a prompt of {len(prompt)} tokens, "
+                    f"which with max_new_tokens {unit.benchmark.max_new_tokens} does not fit "
+                    f"evaluation.context {context}; raise it to {need} or lower max_new_tokens"
+                )
 
     def _engine(self, run: Run, stops: tuple[int, ...]) -> Engine:
         key = (run.model, stops)
@@ -126,47 +177,51 @@ class Sweep:
         path = run_folder(self.study, run.name) / "run.json"
         if not path.exists():
             raise JaxSftError(f"{path}: no such file; train run {run.name} first")
-        if read_json(path)["template_hash"] != template_hash:
-            raise UsageError(f"run {run.name}: the chat template is not the one it was trained with ({path})")
+        if read_json(path).get("template_hash") != template_hash:
+            raise UsageError(
+                f"run {run.name}: its chat template is not the one that it was trained with, by {path}; "
+                "restore tokens.template and its options, or train the run again under another name"
+            )
 
 
-def sweep(study: Study, runs: list[str], steps: list[int] | None, benchmarks: list[str] | None) -> None:
-    """Generate what is missing for the named runs (at the named steps and benchmarks, all by default), then score."""
-    sweeper = Sweep(study)
-    chosen = choose_benchmarks(study, benchmarks)
+def sweep(
+    study: Study,
+    runs: Sequence[str],
+    steps: Sequence[int] | None = None,
+    benchmarks: Sequence[str] | None = None,
+    console: Console | None = None,
+) -> None:
+    """Generate what is missing for the named runs (by default at all steps, on all benchmarks), then score.
+
+    Everything that can be wrong with the input is found before the first completion is drawn.
+    """
+    known = [run.name for run in study.runs]
     for name in runs:
-        run = study.run(name)
-        sweeper.generate(run, snapshots_to_sweep(study, run, steps, sweeper.console), chosen)
-    score(study, runs, steps, [b.name for b in chosen])
-
-
-def choose_benchmarks(study: Study, names: list[str] | None) -> list[BenchmarkConfig]:
-    """The study's benchmarks of those names (all by default); UsageError for an unknown one."""
-    known = {b.name: b for b in study.benchmarks}
-    for name in names or []:
         if name not in known:
-            raise UsageError(f"study {study.name} has no benchmark {name!r}; it has {', '.join(known)}")
-    return [known[name] for name in names] if names else list(study.benchmarks)
+            raise UsageError(f"study {study.name}: no run {name!r}; it has {', '.join(known)}")
+    names = list(dict.fromkeys(benchmarks or [b.name for b in study.benchmarks]))
+    sweeper = Sweep(study, [find_benchmark(study, name) for name in names], console)
+    chosen = [study.run(name) for name in dict.fromkeys(runs)]
+    works = [sweeper.plan(run, snapshots_to_sweep(study, run, steps)) for run in chosen]
+    for work in works:
+        sweeper.generate(work)
+    score(study, runs, steps, names)
 
 
-def snapshots_to_sweep(study: Study, run: Run, steps: list[int] | None, console: Console) -> list[int]:
-    """Finished, sound snapshots of a run, in order; an unsound one is named and passed over."""
+def snapshots_to_sweep(study: Study, run: Run, steps: Sequence[int] | None) -> list[int]:
+    """Steps of the run's finished snapshots, or those asked for; an error names what is absent."""
     folder = run_folder(study, run.name)
-    if not (folder / "snapshots").exists():
+    present: list[int] = []
+    if (folder / "snapshots").exists():
+        with snapshot_store(folder, read_only=True) as store:
+            present = store.steps()
+    if not present:
         raise JaxSftError(f"{folder}: has no snapshots; train run {run.name} first")
-    store = snapshot_store(folder, read_only=True)
-    present = store.steps()
     absent = sorted(set(steps or []) - set(present))
     if absent:
-        raise UsageError(f"run {run.name} has no snapshot at step {absent[0]}; there are {present}")
-    sound = []
-    for step in steps or present:
-        fault = store.fault(step)
-        if fault:
-            console.print(f"[yellow]{store.folder / str(step)}: {fault}; passed over")
-        else:
-            sound.append(step)
-    return sorted(sound)
+        there = ", ".join(map(str, present))
+        raise UsageError(f"run {run.name}: has no snapshot at step {absent[0]}; there are {there}")
+    return sorted(set(steps or present))
 
 
 def _row(completion: Completion, tokenizer: Tokenizer) -> dict[str, str | int]:

@@ -1,6 +1,7 @@
 """Choosing the next token: greedy or sampled, each slot with settings of its own, in one program."""
 
 import hashlib
+import json
 from typing import NamedTuple
 
 import jax
@@ -22,12 +23,9 @@ class Sampling(NamedTuple):
 
 
 def completion_key(seed: int, item: str, sample: int) -> np.ndarray:
-    """Raw random key (uint32 [2]) of one completion; it depends on the seed, the item and the sample alone."""
-    digest = np.frombuffer(hashlib.blake2b(item.encode(), digest_size=8).digest(), np.uint32)
-    key = jax.random.key(seed, impl="threefry2x32")
-    for part in (*digest, sample):
-        key = jax.random.fold_in(key, int(part))
-    return np.asarray(jax.random.key_data(key))
+    """Raw random key (uint32 [2]) of one completion, made from the seed, the item and the sample alone."""
+    named = json.dumps([seed, item, sample]).encode()
+    return np.frombuffer(hashlib.blake2b(named, digest_size=8).digest(), "<u4").astype(np.uint32)
 
 
 def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: Sampling) -> jax.Array:
@@ -58,7 +56,8 @@ def keep_likely(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
     """Logits with all but the tokens allowed by top-k, then top-p, then min-p set to -inf.
 
     Top-p keeps the fewest tokens whose probabilities, after top-k, reach p; min-p keeps those at least
-    min_p times as likely as the likeliest (arXiv 2407.01082). The likeliest token always stays.
+    min_p times as likely as the likeliest (arXiv 2407.01082). The likeliest token always stays, and so do
+    tokens as likely as the last one kept.
     """
     V = logits_BV.shape[-1]
     descending_BV = -jnp.sort(-logits_BV, axis=-1)
@@ -67,7 +66,7 @@ def keep_likely(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
     probability_BV = jax.nn.softmax(jnp.where(in_top_k_BV, descending_BV, -jnp.inf), axis=-1)
     before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
     in_top_p_BV = (before_BV < sampling.top_p_B[:, None]) | (sampling.top_p_B[:, None] >= 1)
-    kept_BV = in_top_k_BV & in_top_p_BV & (probability_BV >= sampling.min_p_B[:, None] * probability_BV[:, :1])
-    kept_BV = kept_BV | (jnp.arange(V)[None] == 0)
+    in_min_p_BV = probability_BV >= sampling.min_p_B[:, None] * probability_BV[:, :1]
+    kept_BV = (in_top_k_BV & in_top_p_BV & in_min_p_BV) | (jnp.arange(V)[None] == 0)
     threshold_B1 = jnp.min(jnp.where(kept_BV, descending_BV, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits_BV >= threshold_B1, logits_BV, -jnp.inf)

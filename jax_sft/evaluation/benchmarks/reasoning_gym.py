@@ -1,11 +1,14 @@
 """Any generator of reasoning-gym by name (arXiv 2505.24760), with its own scorer."""
 
+import importlib
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig
@@ -91,11 +94,26 @@ def _generate(where: str, request: dict[str, Any]) -> list[dict[str, Any]]:
     return entries
 
 
+def _reasoning_gym() -> ModuleType:
+    """The library, imported late because it takes more than a second.
+
+    It imports pycosat, which has to be compiled, for the zebra puzzles alone; without a compiler a stand-in
+    takes its place that says so when it is used.
+    """
+    if importlib.util.find_spec("pycosat") is None:
+        stand_in = ModuleType("pycosat")
+        stand_in.itersolve = _no_pycosat  # type: ignore[attr-defined]
+        sys.modules.setdefault("pycosat", stand_in)
+    return importlib.import_module("reasoning_gym")
+
+
+def _no_pycosat(*_: Any, **__: Any) -> Any:
+    raise UsageError("this generator needs pycosat: install a C compiler, then pip install pycosat")
+
+
 @lru_cache(maxsize=8)
 def _dataset(name: str, options: str) -> Any:
-    import reasoning_gym  # takes more than a second, and only its users should wait
-
-    return reasoning_gym.create_dataset(name, size=1, seed=0, **json.loads(options))
+    return _reasoning_gym().create_dataset(name, size=1, seed=0, **json.loads(options))
 
 
 def _as_tuples(value: Any) -> Any:
@@ -106,10 +124,8 @@ def _as_tuples(value: Any) -> Any:
 
 def main() -> None:
     """Read a request from standard input and write the entries as one line of JSON."""
-    import reasoning_gym
-
     request = json.loads(sys.stdin.read())
-    dataset = reasoning_gym.create_dataset(request.pop("name"), **request)
+    dataset = _reasoning_gym().create_dataset(request.pop("name"), **request)
     print(json.dumps([dataset[index] for index in range(request["size"])]))
 
 

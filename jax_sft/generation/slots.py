@@ -1,0 +1,170 @@
+"""What the device holds while generating, and the two programs that change it: refill and decode.
+
+Both are pure functions of weights and slots. A slot is one row of every array here; nothing computed for a
+slot depends on another slot.
+"""
+
+from dataclasses import replace
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_sft.config import ModelConfig
+from jax_sft.generation.sampling import Sampling, choose
+from jax_sft.models.decoder import Params, forward_rows, forward_token, logits
+from jax_sft.models.kv_cache import KVCache, insert, make_cache
+from jax_sft.sharding import BATCH_AXES
+
+
+@flax.struct.dataclass
+class Progress:
+    """How far each slot has come."""
+
+    token_B: jax.Array
+    """Last token, not yet in the cache."""
+    position_B: jax.Array
+    """Its position."""
+    active_B: jax.Array
+    count_B: jax.Array
+    """New tokens so far."""
+    limit_B: jax.Array
+    """New tokens at most."""
+    keys_B2: jax.Array
+    """Raw random key of the completion."""
+    sampling: Sampling
+
+
+@flax.struct.dataclass
+class Slots:
+    """Everything about the sequences being decoded."""
+
+    cache: KVCache
+    progress: Progress
+
+
+@flax.struct.dataclass
+class Refill:
+    """What each slot is to start with; a slot whose `prompt_B` is -1 goes on as it is."""
+
+    prompt_B: jax.Array
+    """Row of its prompt among those prefilled."""
+    token_B: jax.Array
+    """Last token of its prompt."""
+    limit_B: jax.Array
+    keys_B2: jax.Array
+    sampling: Sampling
+
+
+@flax.struct.dataclass
+class Chunk:
+    """What one call of `decode` made: new tokens of slot b are tokens_BC[b, :made_B[b]]."""
+
+    tokens_BC: jax.Array
+    made_B: jax.Array
+    active_B: jax.Array
+    """Whether the slot goes on."""
+
+
+def empty_slots(config: ModelConfig, slots: int, context: int, dtype: jnp.dtype) -> Slots:
+    """Slots that are all free."""
+    integers_B = jnp.zeros(slots, jnp.int32)
+    floats_B = jnp.zeros(slots, jnp.float32)
+    progress = Progress(
+        token_B=integers_B,
+        position_B=integers_B,
+        active_B=jnp.zeros(slots, bool),
+        count_B=integers_B,
+        limit_B=integers_B,
+        keys_B2=jnp.zeros((slots, 2), jnp.uint32),
+        sampling=Sampling(floats_B, floats_B, integers_B, floats_B),
+    )
+    return Slots(make_cache(config, slots, context, dtype), progress)
+
+
+def slot_shardings(slots: Slots, mesh: Mesh) -> Slots:
+    """Layout over the mesh of (abstract) slots: slots over the data axes, key/value heads over tensor."""
+    return Slots(
+        jax.tree.map(lambda _: NamedSharding(mesh, P(BATCH_AXES, "tensor")), slots.cache),
+        jax.tree.map(lambda _: NamedSharding(mesh, P(BATCH_AXES)), slots.progress),
+    )
+
+
+def refill(
+    params: Params,
+    slots: Slots,
+    tokens_RT: jax.Array,
+    lengths_R: jax.Array,
+    orders: Refill,
+    config: ModelConfig,
+    dtype: jnp.dtype,
+) -> Slots:
+    """Prefill prompts and let slots start from them.
+
+    Row r of `tokens_RT` holds all but the last token of a prompt, `lengths_R[r]` of them; the last one is the
+    first that `decode` reads, so that every new token comes out of the one decode program.
+    """
+    R, T = tokens_RT.shape
+    positions_RT = jnp.broadcast_to(jnp.arange(T)[None], (R, T))
+    segments_RT = (positions_RT < lengths_R[:, None]).astype(jnp.int32)
+    _, made = forward_rows(params, config, tokens_RT, positions_RT, segments_RT, dtype=dtype, keep_cache=True)
+    assert made is not None
+    starts_B = orders.prompt_B >= 0
+    row_B = jnp.maximum(orders.prompt_B, 0)
+    cache = tuple(
+        insert(layer, k_RKTd, v_RKTd, row_B, starts_B)
+        for layer, k_RKTd, v_RKTd in zip(slots.cache, made.k_BKSd, made.v_BKSd, strict=True)
+    )
+    fresh = Progress(
+        token_B=orders.token_B,
+        position_B=lengths_R[row_B],
+        active_B=starts_B,
+        count_B=jnp.zeros_like(orders.token_B),
+        limit_B=orders.limit_B,
+        keys_B2=orders.keys_B2,
+        sampling=orders.sampling,
+    )
+
+    def pick(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(starts_B.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+
+    return Slots(cache, jax.tree.map(pick, fresh, slots.progress))
+
+
+def decode(
+    params: Params, slots: Slots, config: ModelConfig, dtype: jnp.dtype, chunk: int, stop_ids: tuple[int, ...]
+) -> tuple[Slots, Chunk]:
+    """Decode up to `chunk` tokens in every active slot; ends early when none is active."""
+    tokens_BC = jnp.zeros((slots.progress.token_B.shape[0], chunk), jnp.int32)
+
+    def one_token(carry: tuple[jax.Array, Slots, jax.Array]) -> tuple[jax.Array, Slots, jax.Array]:
+        i, slots, tokens_BC = carry
+        at = slots.progress
+        hidden_BD, cache = forward_token(params, config, at.token_B, at.position_B, slots.cache, dtype)
+        token_B = choose(logits(params, config, hidden_BD), at.keys_B2, at.count_B, at.sampling)
+        tokens_BC = jax.lax.dynamic_update_slice(tokens_BC, token_B[:, None], (0, i))
+        return i + 1, Slots(cache, advance(at, token_B, stop_ids)), tokens_BC
+
+    def go_on(carry: tuple[jax.Array, Slots, jax.Array]) -> jax.Array:
+        i, slots, _ = carry
+        return (i < chunk) & slots.progress.active_B.any()
+
+    start = (jnp.zeros((), jnp.int32), slots, tokens_BC)
+    _, after, tokens_BC = jax.lax.while_loop(go_on, one_token, start)
+    made_B = after.progress.count_B - slots.progress.count_B
+    return after, Chunk(tokens_BC, made_B, after.progress.active_B)
+
+
+def advance(at: Progress, token_B: jax.Array, stop_ids: tuple[int, ...]) -> Progress:
+    """Progress after one more token; a slot ends with a stop token or at its limit, and then stands still."""
+    count_B = at.count_B + at.active_B
+    stopped_B = (token_B[:, None] == jnp.asarray(stop_ids, jnp.int32)[None, :]).any(axis=1)
+    return replace(
+        at,
+        token_B=jnp.where(at.active_B, token_B, at.token_B),
+        position_B=at.position_B + at.active_B,
+        active_B=at.active_B & ~stopped_B & (count_B < at.limit_B),
+        count_B=count_B,
+    )
