@@ -22,6 +22,7 @@ def write_huggingface(
     tokenizer: Tokenizer,
     template: ChatTemplate,
     shard_bytes: int = SHARD_BYTES,
+    family: str = "",
 ) -> None:
     """Write bf16 safetensors, config.json, tokenizer, chat template and generation_config.json.
 
@@ -34,6 +35,7 @@ def write_huggingface(
         tokenizer: written as tokenizer.json and tokenizer_config.json.
         template: written as the tokenizer's chat template.
         shard_bytes: most bytes of weights in one file.
+        family: under whose names, for example `internlm2`; by default the first with the model's switches.
 
     Raises:
         UsageError: the folder has content, no family has the model's switches, or the tokenizer has more
@@ -42,7 +44,7 @@ def write_huggingface(
     target = epath.Path(folder)
     if target.exists() and (not target.is_dir() or any(True for _ in target.iterdir())):
         raise UsageError(f"{target}: already there; export into a new folder")
-    family = family_of(config)
+    page = family_of(config, family)
     check_vocabulary(tokenizer, config)
     stops = stop_ids(tokenizer, template)
     tokens = {"eos_token_id": list(stops) if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.pad_id}
@@ -53,10 +55,10 @@ def write_huggingface(
         scratch.rmtree()
     scratch.mkdir(parents=True)
     try:
-        tensors = _Tensors(family.table(config), config, params)
+        tensors = Tensors(page.table(config), config, params)
         write_shards(scratch, tensors.shapes, tensors.read, shard_bytes=shard_bytes)
         tokenizer.save(scratch, template.source)
-        files.write_json(scratch / "config.json", {**family.write_config(config), **tokens})
+        files.write_json(scratch / "config.json", {**page.write_config(config), **tokens})
         files.write_json(scratch / "generation_config.json", {"do_sample": False, **tokens})
         if target.exists():
             target.rmdir()
@@ -75,19 +77,27 @@ def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
         )
 
 
-class _Tensors:
+class Tensors:
     """The checkpoint's tensors, cut out of the parameter tree one at a time."""
 
     def __init__(self, table: tuple[Weight, ...], config: ModelConfig, params: dict[str, Any]) -> None:
         self._config, self._params = config, params
-        self._cut = {
-            name: (weight, layer) for weight in table for layer, name in enumerate(weight.names(config))
-        }
-        self.shapes = {name: weight.tensor_shape(config) for name, (weight, _) in self._cut.items()}
+        # A fused tensor is made of several parameters.
+        self._cut: dict[str, list[tuple[Weight, int]]] = {}
+        for weight in table:
+            for layer, name in enumerate(weight.names(config)):
+                self._cut.setdefault(name, []).append((weight, layer))
+        self.shapes = {name: cut[0][0].tensor_shape(config) for name, cut in self._cut.items()}
 
     def read(self, name: str) -> np.ndarray:
-        weight, layer = self._cut[name]
+        cuts = [
+            weight.to_tensor(self._parameter(weight, layer), self._config)
+            for weight, layer in self._cut[name]
+        ]
+        return cuts[0] if len(cuts) == 1 else np.concatenate(cuts, axis=1).reshape(self.shapes[name])
+
+    def _parameter(self, weight: Weight, layer: int) -> np.ndarray:
         parameter: Any = self._params
         for key in weight.keys:
             parameter = parameter[key]
-        return weight.to_tensor(np.asarray(parameter[layer] if weight.stacked else parameter), self._config)
+        return np.asarray(parameter[layer] if weight.stacked else parameter)

@@ -33,7 +33,9 @@ QUESTION_ANSWER = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Answer:\\n' }}{% endif %}"
 )
-BUILT_IN = {"chatml": CHATML, "question_answer": QUESTION_ANSWER}
+INTERNLM2 = "{{ bos_token }}" + CHATML
+BUILT_IN = {"chatml": CHATML, "question_answer": QUESTION_ANSWER, "internlm2": INTERNLM2}
+"""`chatml` is also Qwen2.5's own template without the system prompt that it adds by default."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from jax_sft.errors import UsageError
-from jax_sft.tokens.smollm2 import byte_level_with_single_digits
 from jax_sft.tokens.templates import CHATML
 from jax_sft.tokens.tokenizer import Tokenizer
 
@@ -15,7 +14,9 @@ THINKING = ("<think>", "</think>")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Tokenizer:
-    """Learn a byte-level BPE whose digits are single tokens, with ChatML specials and its template.
+    """Learn a byte-level BPE with numbers in groups of at most two digits, ChatML specials and its template.
+
+    A number of two digits can then be one token, so that comparing two numbers is comparing two tokens.
 
     Ids: the four special tokens, the 256 bytes, merges in the order learnt, then `<think>` and `</think>`,
     which are single tokens but not special, as in Qwen3. The same texts in the same order give the same
@@ -33,7 +34,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Tokenizer:
     if vocab_size < smallest:
         raise UsageError(f"vocab_size {vocab_size}: at least {smallest} are needed for bytes and specials")
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = byte_level_with_single_digits()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\d{1,2}"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(THINKING),

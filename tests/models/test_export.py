@@ -15,6 +15,7 @@ from jax_sft.models import export
 from jax_sft.models.export import write_huggingface
 from jax_sft.models.families import model_config_from_huggingface
 from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.safetensors import SafetensorsFolder
 from jax_sft.tokens.templates import load_template
 from jax_sft.tokens.tokenizer import load_tokenizer
 from tests.random_models import random_config, write_model
@@ -23,7 +24,7 @@ TOKENS = TokensConfig(template="chatml")
 
 
 def random_params(tmp_path: Path, number: int) -> tuple[ModelConfig, dict[str, Any]]:
-    raw = {**random_config(number), "vocab_size": 530}
+    raw = {**random_config(number), "vocab_size": load_tokenizer(TOKENS).vocab_size + 18}
     config, params = load_pretrained(str(write_model(tmp_path / "source", raw)))
     return config, jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), params)
 
@@ -33,7 +34,7 @@ def write(folder: Path, config: ModelConfig, params: dict[str, Any], shard_bytes
     write_huggingface(folder, config, params, tokenizer, load_template(TOKENS, tokenizer), shard_bytes)
 
 
-@pytest.mark.parametrize("shard_bytes", [10**9, 20_000])
+@pytest.mark.parametrize("shard_bytes", [10**9, 5_000])
 @pytest.mark.parametrize("number", range(6))
 def test_import_of_an_export_is_bitwise(tmp_path: Path, number: int, shard_bytes: int) -> None:
     config, params = random_params(tmp_path, number)
@@ -43,7 +44,7 @@ def test_import_of_an_export_is_bitwise(tmp_path: Path, number: int, shard_bytes
     assert jax.tree.structure(read) == jax.tree.structure(params)
     for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(read), strict=True):
         np.testing.assert_array_equal(ours.astype(np.float32), theirs)
-    assert (shard_bytes == 20_000) == (tmp_path / "export" / "model.safetensors.index.json").exists()
+    assert (shard_bytes == 5_000) == (tmp_path / "export" / "model.safetensors.index.json").exists()
 
 
 def test_the_same_params_give_the_same_bytes(tmp_path: Path) -> None:
@@ -59,6 +60,18 @@ def test_the_same_params_give_the_same_bytes(tmp_path: Path) -> None:
         "tokenizer_config.json",
     ]
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
+
+
+def test_an_internlm2_keeps_its_own_names_when_asked(tmp_path: Path) -> None:
+    config, params = random_params(tmp_path, 3)
+    tokenizer = load_tokenizer(TOKENS)
+    template = load_template(TOKENS, tokenizer)
+    write_huggingface(tmp_path / "own", config, params, tokenizer, template, family="internlm2")
+    assert json.loads((tmp_path / "own" / "config.json").read_text())["model_type"] == "internlm2"
+    own, source = (SafetensorsFolder(tmp_path / name) for name in ("own", "source"))
+    assert own.shapes() == source.shapes()
+    for name in own.shapes():
+        np.testing.assert_array_equal(own.read(name), source.read(name).astype(ml_dtypes.bfloat16))
 
 
 def test_tokenizer_template_and_stops_travel_along(tmp_path: Path) -> None:
@@ -90,6 +103,6 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already there"):
         write(tmp_path / "source", config, params)
     small = model_config_from_huggingface(random_config(0))
-    with pytest.raises(UsageError, match=r"512 tokens.*only .* rows"):
+    with pytest.raises(UsageError, match=r"tokenizer miniature has \d+ tokens.*only .* rows"):
         write(tmp_path / "export", small, params)
     assert not (tmp_path / "export").exists()

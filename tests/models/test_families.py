@@ -21,7 +21,7 @@ from jax_sft.models.families import (
 from jax_sft.models.pretrained import load_pretrained
 from tests.random_models import TOKENS_BT, random_config, tensor_shapes, write_model
 
-GOLDEN_CONFIGS = 9
+GOLDEN_CONFIGS = 16
 
 
 @pytest.mark.parametrize("number", range(GOLDEN_CONFIGS))
@@ -56,8 +56,11 @@ def test_tables_name_every_parameter_and_tensor(number: int) -> None:
 @pytest.mark.parametrize("number", range(GOLDEN_CONFIGS))
 def test_config_survives_a_round_trip(number: int) -> None:
     config = model_config_from_huggingface(random_config(number))
-    family = family_of(config)
-    assert family.model_type == random_config(number)["model_type"]
+    model_type = random_config(number)["model_type"]
+    # An InternLM2 goes out as the Llama it equals unless told otherwise.
+    assert family_of(config).model_type == model_type.replace("internlm2", "llama")
+    family = family_of(config, model_type)
+    assert family.model_type == model_type
     assert model_config_from_huggingface(family.write_config(config)) == config
 
 
@@ -76,6 +79,12 @@ PUBLISHED = {
     "llama2-7b": 6738.4,
     "llama2-13b": 13015.9,
     "llama3-8b": 8030.3,
+    "llama3.1-8b": 8030.3,
+    "llama3.1-70b": 70553.7,
+    "llama3.2-1b": 1235.8,
+    "llama3.2-3b": 3212.7,
+    "internlm2_5-7b": 7737.7,
+    "internlm2_5-20b": 19861.1,
     "qwen2.5-0.5b": 494.0,
     "qwen2.5-1.5b": 1543.7,
     "qwen2.5-3b": 3085.9,
@@ -111,8 +120,17 @@ def test_newer_files_keep_the_rope_base_in_a_group() -> None:
         ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ("qwen3", {"num_experts": 8}, "num_experts"),
         ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
-        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling of type 'llama3'"),
-        ("llama", {"rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}, "rope_parameters.factor"),
+        ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "type 'longrope'"),
+        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "high_freq_factor is missing"),
+        ("llama", {"rope_scaling": {"type": "yarn", "factor": 8.0, "mscale": 1.0}}, "rope_scaling.mscale"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 0.5}}, "factor is 0.5"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": "2"}}, "rope_scaling.factor is '2'"),
+        ("internlm2", {"bias": True}, "bias"),
+        (
+            "llama",
+            {"rope_scaling": None, "rope_parameters": {"rope_theta": 1e4, "factor": 2.0}},
+            "rope_parameters.factor",
+        ),
         ("llama", {"hidden_act": "gelu"}, "hidden_act"),
         ("llama", {"attention_bias": True}, "attention_bias"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
@@ -126,6 +144,13 @@ def test_an_unsupported_field_is_named(family: str, change: dict[str, Any], name
     raw = {**random_config(list(FAMILIES).index(family)), **change}
     with pytest.raises(UsageError, match=named):
         model_config_from_huggingface(raw, "here/config.json")
+
+
+def test_a_family_is_named_or_refused() -> None:
+    with pytest.raises(UsageError, match="no family 'mixtral'"):
+        family_of(ModelConfig(), "mixtral")
+    with pytest.raises(UsageError, match="unlike qwen3"):
+        family_of(ModelConfig(), "qwen3")
 
 
 def test_both_switches_belong_to_no_family() -> None:

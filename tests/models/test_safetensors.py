@@ -4,6 +4,7 @@ import json
 import struct
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import ml_dtypes
 import numpy as np
@@ -13,9 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_sft.config import ParallelismConfig
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.models.decoder import init_params
 from jax_sft.models.pretrained import load_pretrained
 from jax_sft.models.safetensors import INDEX, SafetensorsFolder, write_shards
-from jax_sft.sharding import make_mesh
+from jax_sft.sharding import make_mesh, place_abstract
 from tests.random_models import random_config, random_tensors, write_model
 
 pytestmark = pytest.mark.short
@@ -95,6 +97,29 @@ def test_a_sharded_import_is_the_host_import(tmp_path: Path) -> None:
         np.testing.assert_array_equal(host, device)
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_any_mesh_loads_the_same_weights(tmp_path: Path, number: int) -> None:
+    """A vocabulary that the mesh does not divide stays whole; a fused tensor is cut between heads."""
+    raw = {
+        **random_config(number),
+        "vocab_size": 61,
+        "hidden_size": 32,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "intermediate_size": 48,
+        "tie_word_embeddings": False,
+    }
+    config, params = load_pretrained(str(write_model(tmp_path, raw)))
+    boxed = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    for parallelism in (ParallelismConfig(fsdp=4, tensor=2), ParallelismConfig(replica=2, fsdp=4)):
+        wanted = nn.unbox(place_abstract(boxed, make_mesh(parallelism)))
+        _, placed = load_pretrained(str(tmp_path), wanted)
+        for host, device, leaf in zip(*map(jax.tree.leaves, (params, placed, wanted)), strict=True):
+            assert device.sharding == leaf.sharding
+            np.testing.assert_array_equal(host, device)
+
+
 def test_a_half_precision_checkpoint_is_widened_exactly(tmp_path: Path) -> None:
     raw = random_config(0)
     tensors = {name: tensor.astype(np.float16) for name, tensor in random_tensors(raw).items()}
@@ -106,7 +131,7 @@ def test_a_half_precision_checkpoint_is_widened_exactly(tmp_path: Path) -> None:
 
 
 def test_misfitting_weights_are_listed_by_name(tmp_path: Path) -> None:
-    raw = random_config(3)
+    raw = random_config(4)
     tensors = random_tensors(raw)
     tensors["model.norm.bias"] = np.zeros(3, np.float32)
     del tensors["model.embed_tokens.weight"]

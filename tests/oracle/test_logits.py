@@ -1,6 +1,7 @@
 """Logits of imported models against transformers on CPU in float32."""
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +16,17 @@ from jax_sft.models.pretrained import load_pretrained
 from jax_sft.tokens.rendering import render_prompt
 from jax_sft.tokens.templates import load_template
 from jax_sft.tokens.tokenizer import load_tokenizer
-from tests.random_models import TOKENS_BT, random_config, random_tensors
+from tests.random_models import (
+    TOKENS_BT,
+    equivalent_llama,
+    random_config,
+    random_tensors,
+    write_model,
+)
 
 pytestmark = pytest.mark.oracle
-CONFIGS = 36
-GOLDEN_CONFIGS = 9
+CONFIGS = 56
+GOLDEN_CONFIGS = 16
 PROMPTS = (
     "What is the capital of France?",
     "Natalia sold 48 clips in April and half as many in May. How many in all?",
@@ -29,21 +36,28 @@ PROMPTS = (
 )
 
 
-def our_logits(params: dict, config: ModelConfig, tokens_BT: np.ndarray) -> np.ndarray:
+def our_logits(
+    params: dict, config: ModelConfig, tokens_BT: np.ndarray, dtype: Any = jnp.float32
+) -> np.ndarray:
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     hidden_BTD, _ = forward_rows(
-        params, config, jnp.asarray(tokens_BT), positions_BT, jnp.ones_like(positions_BT)
+        params, config, jnp.asarray(tokens_BT), positions_BT, jnp.ones_like(positions_BT), dtype
     )
     return np.asarray(logits(params, config, hidden_BTD))
 
 
 def their_logits(model: torch.nn.Module, tokens_BT: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return model(torch.from_numpy(tokens_BT.astype(np.int64))).logits.numpy()
+        return model(torch.from_numpy(tokens_BT.astype(np.int64))).logits.float().numpy()
 
 
 def their_model(config: dict, tensors: dict[str, np.ndarray]) -> torch.nn.Module:
-    """The transformers model with exactly these weights: anything missing or left over is an error."""
+    """The transformers model with exactly these weights: anything missing or left over is an error.
+
+    transformers has no InternLM2 of its own; it is given as the Llama that computes the same.
+    """
+    if config["model_type"] == "internlm2":
+        config, tensors = equivalent_llama(config, tensors)
     model_class = getattr(transformers, config["architectures"][0])
     model = model_class(transformers.AutoConfig.for_model(**config)).float().eval()
     state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
@@ -59,10 +73,31 @@ def their_model(config: dict, tensors: dict[str, np.ndarray]) -> torch.nn.Module
 def test_random_models_agree(number: int, tmp_path: Path) -> None:
     config = random_config(number)
     model = their_model(config, random_tensors(config))
-    model.save_pretrained(tmp_path)
+    if config["model_type"] == "internlm2":
+        write_model(tmp_path, config)
+    else:
+        model.save_pretrained(tmp_path)
     ours, params = load_pretrained(str(tmp_path))
     difference = np.abs(our_logits(params, ours, TOKENS_BT) - their_logits(model, TOKENS_BT)).max()
     assert difference <= 1e-4
+
+
+def log_softmax(logits_BTV: np.ndarray) -> np.ndarray:
+    """In float64."""
+    shifted_BTV = logits_BTV.astype(np.float64) - logits_BTV.max(-1, keepdims=True)
+    return shifted_BTV - np.log(np.exp(shifted_BTV).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_bfloat16_stays_close_to_transformers(number: int, tmp_path: Path) -> None:
+    """Mean KL of our bf16 from their bf16, both on the same bf16 weights."""
+    config = random_config(number)
+    model = their_model(config, random_tensors(config)).bfloat16()
+    ours, params = load_pretrained(str(write_model(tmp_path, config)))
+    theirs_BTV = log_softmax(their_logits(model.bfloat16(), TOKENS_BT))
+    ours_BTV = log_softmax(our_logits(params, ours, TOKENS_BT, jnp.bfloat16))
+    divergence = (np.exp(theirs_BTV) * (theirs_BTV - ours_BTV)).sum(-1).mean()
+    assert divergence <= 1e-3
 
 
 def test_golden_logits_are_current(golden: Path, renew_golden: bool) -> None:

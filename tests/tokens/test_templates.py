@@ -45,6 +45,25 @@ def test_built_in_templates() -> None:
     )
 
 
+def test_qwen3_without_thinking_opens_with_an_empty_thought(golden: Path) -> None:
+    source = (golden / "templates" / "qwen3.jinja").read_text()
+    on, off = (ChatTemplate(source, "qwen3", {"enable_thinking": value}) for value in (True, False))
+    for messages in conversations(50):
+        text = on.render(messages, add_generation_prompt=True)
+        assert off.render(messages, add_generation_prompt=True) == text + "<think>\n\n</think>\n\n"
+
+
+def test_chatml_is_qwen2_5_without_its_default_system_prompt(golden: Path) -> None:
+    theirs = ChatTemplate((golden / "templates" / "qwen2_5.jinja").read_text(), "qwen2.5")
+    ours = ChatTemplate(BUILT_IN["chatml"], "chatml")
+    default = theirs.render(TURNS).removesuffix(ours.render(TURNS))
+    assert default.startswith("<|im_start|>system\nYou are Qwen")
+    for messages in conversations(200):
+        added = "" if messages[0]["role"] == "system" else default
+        wanted = theirs.render(messages, add_generation_prompt=True)
+        assert added + ours.render(messages, add_generation_prompt=True) == wanted
+
+
 def test_what_transformers_adds_to_jinja() -> None:
     source = (
         "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}"

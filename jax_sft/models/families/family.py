@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jax_sft.config import ModelConfig
 from jax_sft.errors import UsageError
+from jax_sft.models.families.rope_fields import read_rope, typed, write_rope
 
 Path = tuple[str, ...]
 """Keys into the parameter tree, for example ("layers", "attention", "q", "kernel")."""
@@ -19,7 +20,7 @@ class Weight:
     """One parameter here and its name there.
 
     Hugging Face keeps a matrix as [outputs, inputs], with heads folded into one axis; the parameter tree
-    keeps [*inputs, *outputs]. Axes are letters: D model, H heads, K kv heads, d head, F mlp, V vocab.
+    keeps [*inputs, *outputs]. Axes are letters: D model, H heads, K kv heads, d head, F mlp, V vocab, 1 one.
     """
 
     path: str
@@ -30,6 +31,11 @@ class Weight:
     outputs: str = ""
     transposed: bool = True
     """False for a table that both sides keep as [outputs, inputs]: the embedding."""
+    part: Literal["", "q", "k", "v"] = ""
+    """Which heads of a fused tensor the parameter is.
+
+    Such a tensor holds, for each k/v head, the q heads that share it, then k, then v.
+    """
 
     @property
     def keys(self) -> Path:
@@ -48,6 +54,8 @@ class Weight:
 
     def tensor_shape(self, config: ModelConfig) -> tuple[int, ...]:
         """Shape of one tensor of the checkpoint."""
+        if self.part:
+            return config.num_kv_heads * _fused_heads(config) * config.head_dim, config.hidden_size
         return tuple(math.prod(_sizes(config, axes)) for axes in (self.outputs, self.inputs) if axes)
 
     def shape(self, config: ModelConfig) -> tuple[int, ...]:
@@ -55,18 +63,50 @@ class Weight:
         axes = self.inputs + self.outputs if self.transposed else self.outputs + self.inputs
         return _sizes(config, axes)
 
-    def from_tensor(self, tensor: np.ndarray, config: ModelConfig) -> np.ndarray:
-        """A tensor of the checkpoint as the parameter, without the layer axis: a view, nothing is copied."""
+    def from_tensor(
+        self, tensor: np.ndarray, config: ModelConfig, index: tuple[slice, ...] = ()
+    ) -> np.ndarray:
+        """A block of the parameter, without the layer axis, out of a tensor of the checkpoint.
+
+        The result is a view; of a fused tensor, whose heads do not lie evenly, a copy of the block's heads.
+        """
+        if self.part:
+            return _heads_of_fused(tensor, config, self.part, index)
         unfolded = tensor.reshape(_sizes(config, self.outputs + self.inputs))
-        if not self.transposed:
-            return unfolded
-        return np.moveaxis(unfolded, range(len(self.outputs)), range(-len(self.outputs), 0))
+        if self.transposed:
+            unfolded = np.moveaxis(unfolded, range(len(self.outputs)), range(-len(self.outputs), 0))
+        return unfolded[index]
 
     def to_tensor(self, parameter: np.ndarray, config: ModelConfig) -> np.ndarray:
-        """The inverse of `from_tensor`, contiguous."""
+        """The inverse of `from_tensor`, contiguous; of a part, its heads as [K, q heads or 1, d, D]."""
         if self.transposed:
             parameter = np.moveaxis(parameter, range(-len(self.outputs), 0), range(len(self.outputs)))
+        if self.part:
+            return parameter.reshape(config.num_kv_heads, -1, config.head_dim, config.hidden_size)
         return np.ascontiguousarray(parameter).reshape(self.tensor_shape(config))
+
+
+def _fused_heads(config: ModelConfig) -> int:
+    """Heads that a fused tensor holds for each k/v head."""
+    return config.num_heads // config.num_kv_heads + 2
+
+
+def _heads_of_fused(
+    tensor: np.ndarray, config: ModelConfig, part: str, index: tuple[slice, ...]
+) -> np.ndarray:
+    """The block `index` of the parameter [D, heads, d] that is the q, k or v of a fused tensor."""
+    group = config.num_heads // config.num_kv_heads
+    inputs, heads, inner = (*index, *[slice(None)] * (3 - len(index)))
+    fused_KGdD = tensor.reshape(config.num_kv_heads, group + 2, config.head_dim, config.hidden_size)
+    if part == "q":
+        start, stop, _ = heads.indices(config.num_heads)
+        first, last = start // group, -(-stop // group)
+        near_HdD = fused_KGdD[first:last, :group, inner, inputs]
+        near_HdD = near_HdD.reshape(-1, *near_HdD.shape[2:])
+        block_HdD = near_HdD[start - first * group : stop - first * group]
+    else:
+        block_HdD = fused_KGdD[heads, group if part == "k" else group + 1, inner, inputs]
+    return np.moveaxis(block_HdD, 2, 0)
 
 
 def _sizes(config: ModelConfig, axes: str) -> tuple[int, ...]:
@@ -77,6 +117,7 @@ def _sizes(config: ModelConfig, axes: str) -> tuple[int, ...]:
         "d": config.head_dim,
         "F": config.mlp_size,
         "V": config.vocab_size,
+        "1": 1,
     }
     return tuple(size[axis] for axis in axes)
 
@@ -85,7 +126,7 @@ def _sizes(config: ModelConfig, axes: str) -> tuple[int, ...]:
 _HARMLESS = frozenset(
     {
         "_name_or_path",
-        "architectures",
+        "attn_implementation",
         "auto_map",
         "bos_token_id",
         "dtype",
@@ -95,12 +136,14 @@ _HARMLESS = frozenset(
         "keys_to_ignore_at_inference",
         "model_type",
         "pad_token_id",
+        "problem_type",
         "torch_dtype",
         "transformers.js_config",
         "transformers_version",
         "use_cache",
     }
 )
+_READ_APART = ("architectures", "id2label", "label2id", "num_labels")
 # Fields with the only values that change nothing; None always passes.
 _OFF: dict[str, tuple[Any, ...]] = {
     "attention_dropout": (0, 0.0),
@@ -108,7 +151,6 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "mlp_bias": (False,),
     "pretraining_tp": (1,),
     "rope_interleaved": (False,),
-    "rope_scaling": (),
     "tie_encoder_decoder": (False,),
 }
 _FIELDS = {
@@ -119,7 +161,6 @@ _FIELDS = {
     "num_key_value_heads": "num_kv_heads",
     "head_dim": "head_dim",
     "intermediate_size": "mlp_size",
-    "rope_theta": "rope_theta",
     "rms_norm_eps": "norm_eps",
     "tie_word_embeddings": "tie_embeddings",
     "max_position_embeddings": "max_positions",
@@ -143,7 +184,7 @@ class Family:
     architecture: str
     """Class name in transformers."""
     weights: tuple[Weight, ...]
-    switches: Mapping[str, bool] = field(default_factory=dict)
+    switches: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ModelConfig that are the same in every model of the family."""
     needed: tuple[str, ...] = ()
     """Fields of config.json without a default that the families share."""
@@ -156,6 +197,9 @@ class Family:
 
     def table(self, config: ModelConfig) -> tuple[Weight, ...]:
         """The weights a model of this configuration has."""
+        if config.head == "score":
+            scores = Weight("score/kernel", "score.weight", inputs="D", outputs="1")
+            return (*(weight for weight in self.weights if weight.path != "head/kernel"), scores)
         absent = "head/kernel" if config.tie_embeddings else None
         return tuple(weight for weight in self.weights if weight.path != absent)
 
@@ -165,68 +209,61 @@ class Family:
         Raises:
             UsageError: a field is missing, malformed, or asks for something the decoder does not do.
         """
-        raw = {**raw}
-        _fold_rope_parameters(raw, where)
+        head = self._read_head(raw, where)
+        rope, raw = read_rope(raw, where)
         self._refuse_unsupported(raw, where)
         missing = [name for name in (*_NEEDED, *self.needed) if raw.get(name) is None]
         if missing:
             raise UsageError(f"{where}: missing {', '.join(missing)}")
         values = {
-            ours: _typed(theirs, raw[theirs], type(getattr(ModelConfig, ours)), where)
+            ours: typed(theirs, raw[theirs], type(getattr(ModelConfig, ours)), where)
             for theirs, ours in _FIELDS.items()
             if raw.get(theirs) is not None
         }
         values.setdefault("num_kv_heads", values["num_heads"])
         values.setdefault("head_dim", values["hidden_size"] // values["num_heads"])
         values.setdefault("tie_embeddings", False)
-        return ModelConfig(**values, **self.switches)
+        return ModelConfig(**values, **rope, **self.switches, head=head)
 
     def write_config(self, config: ModelConfig) -> dict[str, Any]:
         """config.json of a model; `read_config` gives the same configuration back."""
         values = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
+        scores = config.head == "score"
         return {
-            "architectures": [self.architecture],
+            "architectures": [self.scoring_architecture if scores else self.architecture],
             "model_type": self.model_type,
             **values,
+            **write_rope(config),
+            # transformers keeps the number of outputs as their names.
+            **({"id2label": {"0": "score"}, "label2id": {"score": 0}} if scores else {}),
             "hidden_act": "silu",
             "torch_dtype": "bfloat16",
         }
 
+    @property
+    def scoring_architecture(self) -> str:
+        """Class name in transformers of the model with one number for a row as its output."""
+        return self.architecture.replace("ForCausalLM", "ForSequenceClassification")
+
+    def _read_head(self, raw: Mapping[str, Any], where: str) -> Literal["vocabulary", "score"]:
+        named = raw.get("architectures") or [self.architecture]
+        if named == [self.architecture]:
+            return "vocabulary"
+        if named != [self.scoring_architecture]:
+            known = f"{self.architecture} and {self.scoring_architecture}"
+            raise UsageError(f"{where}: architectures is {named!r}; supported are {known}")
+        outputs = raw.get("num_labels") or len(raw.get("id2label") or (0, 1))
+        if outputs != 1:
+            raise UsageError(f"{where}: num_labels is {outputs}; a head that scores has 1 output")
+        return "score"
+
     def _refuse_unsupported(self, raw: Mapping[str, Any], where: str) -> None:
         off = {**_OFF, **self.off}
         for name, value in raw.items():
-            if name in _HARMLESS or name in self.harmless or name in _FIELDS or value is None:
+            if value is None or name in {*_HARMLESS, *self.harmless, *_FIELDS, *_READ_APART}:
                 continue
             if name not in off:
                 raise UsageError(f"{where}: {name} ({value!r}) is not supported for {self.model_type}")
             if any(entry not in off[name] for entry in (value if isinstance(value, list) else [value])):
                 allowed = " or ".join(map(repr, off[name])) or "null"
                 raise UsageError(f"{where}: {name} is {value!r}; only {allowed} is supported")
-
-
-def _typed(name: str, value: Any, kind: type, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind or (isinstance(value, int | float) and value < 0):
-        wanted = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
-        raise UsageError(f"{where}: {name} is {value!r}; expected {wanted}")
-    return value
-
-
-def _fold_rope_parameters(raw: dict[str, Any], where: str) -> None:
-    """Newer files keep rope_theta and the scaling together under `rope_parameters`, or `rope_scaling`."""
-    for group in ("rope_parameters", "rope_scaling"):
-        rope = raw.get(group)
-        if rope is None:
-            continue
-        if not isinstance(rope, Mapping):
-            raise UsageError(f"{where}: {group} is {rope!r}; expected an object")
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UsageError(f"{where}: {group} of type {kind!r} is not supported; only 'default' is")
-        extra = set(rope) - {"rope_type", "type", "rope_theta"}
-        if extra:
-            raise UsageError(f"{where}: {group}.{min(extra)} is not supported")
-        if "rope_theta" in rope:
-            raw["rope_theta"] = rope["rope_theta"]
-        del raw[group]

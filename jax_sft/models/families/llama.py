@@ -1,6 +1,6 @@
 """Llama 2 and 3, and SmolLM2, which shares their architecture. The other families start from its names."""
 
-from jax_sft.config import ModelConfig
+from jax_sft.config import ModelConfig, RopeScaling, replace
 from jax_sft.models.families.family import Family, Weight
 
 _LAYER = "model.layers.{}."
@@ -37,6 +37,15 @@ def _llama(size: tuple[int, int, int, int, int], vocab: int, theta: float, posit
     )
 
 
+def _llama31(size: tuple[int, int, int, int, int], factor: float, tied: bool) -> ModelConfig:
+    """Llama 3.1 and 3.2: pretraining on 8,192 positions stretched to 131,072."""
+    scaling = RopeScaling(
+        "llama3", factor, original_positions=8192, low_freq_factor=1.0, high_freq_factor=4.0
+    )
+    config = _llama(size, 128_256, 5e5, 131_072)
+    return replace(config, rope_scaling=scaling, tie_embeddings=tied)
+
+
 FAMILY = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
@@ -46,6 +55,10 @@ FAMILY = Family(
         "llama2-7b": _llama((4096, 32, 32, 32, 11008), 32_000, 1e4, 4096),
         "llama2-13b": _llama((5120, 40, 40, 40, 13824), 32_000, 1e4, 4096),
         "llama3-8b": _llama((4096, 32, 32, 8, 14336), 128_256, 5e5, 8192),
+        "llama3.1-8b": _llama31((4096, 32, 32, 8, 14336), 8.0, tied=False),
+        "llama3.1-70b": _llama31((8192, 80, 64, 8, 28672), 8.0, tied=False),
+        "llama3.2-1b": _llama31((2048, 16, 32, 8, 8192), 32.0, tied=True),
+        "llama3.2-3b": _llama31((3072, 28, 24, 8, 8192), 32.0, tied=True),
         "smollm2-135m": _llama((576, 30, 9, 3, 1536), 49_152, 1e5, 8192),
         "smollm2-360m": _llama((960, 32, 15, 5, 2560), 49_152, 1e5, 8192),
         "smollm2-1.7b": _llama((2048, 24, 32, 32, 8192), 49_152, 1.3e5, 8192),

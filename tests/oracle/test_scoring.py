@@ -1,0 +1,39 @@
+"""Scores of imported reward models against transformers' ForSequenceClassification."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.scoring import score_rows
+from tests.oracle.test_logits import their_model
+from tests.random_models import TOKENS_BT, random_tensors, scoring_config, write_model
+
+pytestmark = pytest.mark.oracle
+LENGTHS_B = (17, 24)
+
+
+@pytest.mark.parametrize("number", [0, 2, 6, 8])
+def test_scores_agree(number: int, tmp_path: Path, golden: Path, renew_golden: bool) -> None:
+    raw = scoring_config(number)
+    model = their_model(raw, random_tensors(raw))
+    assert isinstance(model, getattr(transformers, raw["architectures"][0]))
+    # Row by row, unpadded: dynamic rope scaling and padding in transformers depend on the other rows.
+    wanted_B = []
+    for row_T, length in zip(TOKENS_BT, LENGTHS_B, strict=True):
+        model.config.pad_token_id = None
+        with torch.no_grad():
+            wanted_B.append(
+                model(torch.from_numpy(row_T[None, :length].astype(np.int64))).logits[0, 0].item()
+            )
+    config, params = load_pretrained(str(write_model(tmp_path, raw)))
+    found_B = np.asarray(score_rows(params, config, TOKENS_BT, np.asarray(LENGTHS_B)))
+    np.testing.assert_allclose(found_B, wanted_B, atol=1e-4)
+    path = golden / "scores.npz"
+    stored = dict(np.load(path)) if path.exists() else {}
+    if renew_golden:
+        np.savez_compressed(path, **(stored | {str(number): np.asarray(wanted_B)}))
+    np.testing.assert_allclose(np.load(path)[str(number)], wanted_B, atol=2e-5)
