@@ -58,17 +58,24 @@ def combine(left: Term, operation: str, right: Term) -> Term | None:
 
 
 def miniature_trace(numbers: Sequence[int], target: int) -> tuple[str, str]:
-    """Trace and answer of the miniature game: each pair in the order given, with +, - and *, until a hit."""
+    """Trace and answer of the miniature game: what each pair makes with +, - and *; then the target is found.
+
+    The first line is the target. A line `3+6=9:3+6` says a value and, after it, how it was made; the last
+    line finds the target among the values. Looking back for a number and copying what follows it is what
+    small transformers learn first.
+    """
+    made: dict[int, str] = {}
     lines: list[str] = []
     for left, right in itertools.combinations(numbers, 2):
         for operation in "+-*":
             first, second = (left, right) if operation != "-" else (max(left, right), min(left, right))
             value = {"+": first + second, "-": first - second, "*": first * second}[operation]
             expression = f"{first}{operation}{second}"
-            if value == target:
-                return "".join(lines) + f"{expression}={value} {target} yes\n", expression
-            lines.append(f"{expression}={value} {target} no\n")
-    raise ValueError(f"no two of {list(numbers)} make {target}")
+            lines.append(f"{expression}={value}:{expression}\n")
+            made.setdefault(value, expression)
+    if target not in made:
+        raise ValueError(f"no two of {list(numbers)} make {target}")
+    return f"{target}\n{''.join(lines)}{target}:{made[target]}\n", made[target]
 
 
 def search_trace(

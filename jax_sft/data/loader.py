@@ -1,22 +1,27 @@
 """The batches of a run as a pure function of the step, and their loading through Grain.
 
 A `BatchPlan` decides everything before training: which rows each step holds, how they are packed, and
-how many micro-batches the longest step needs (the shape of the one compiled program). Steps are counted
-from 0 here: `batch(k)` is what the (k + 1)-th update trains on, so the state after k updates resumes at k.
+which of a few row lengths suits each step and how many micro-batches it takes at most (the shapes of the
+compiled programs: one for each row length). Steps are counted from 0 here: `batch(k)` is what the
+(k + 1)-th update trains on, so the state after k updates resumes at k.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
 import numpy as np
 
 from jax_sft.config import DataConfig
-from jax_sft.data.packing import balance, best_fit
-from jax_sft.data.rows import TokenisedRows
+from jax_sft.data.balance import balance, imbalance
+from jax_sft.data.packing import fit_row_lengths, pack, positions
+from jax_sft.data.rows import RowSet
 from jax_sft.data.weights import row_weights
 from jax_sft.errors import UsageError
+
+_STEPS_FITTED = 256
+_STEPS_MEASURED = 8
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -25,6 +30,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 class Batch:
     """The rows of one step, packed: M micro-batches of R packed rows of T tokens.
 
+    T is one of the run's row lengths, and M the most micro-batches that a step of that row length takes.
     Examples in a packed row are numbered from 1 in `segments_MRT`; 0 is padding. `targets_MRT` is the
     next token of the same example. `weights_MRT` at a position is the weight of its target; it is 0 on
     prompts, at the last token of an example and on padding. Only the first `micro_batches` of M hold
@@ -57,6 +63,8 @@ class PackingReport:
     mean_row: float
     steps_per_epoch: int
     total_steps: int
+    row_lengths: dict[int, int]
+    """Steps of each row length that is used."""
     mean_micro_batches: float
     max_micro_batches: int
     efficiency: float
@@ -65,6 +73,8 @@ class PackingReport:
     """Positions if every row were padded to row_length / positions computed."""
     saved_against_longest: float
     """Positions if every row were padded to the longest row / positions computed."""
+    imbalance: float
+    """Attention work of the costliest packed row of a micro-batch over that of the mean one, less 1."""
 
     def __str__(self) -> str:
         left_out = ", ".join(
@@ -76,12 +86,15 @@ class PackingReport:
             )
             if count
         )
+        lengths = ", ".join(f"{length} ({steps})" for length, steps in self.row_lengths.items())
         return (
             f"{self.rows} rows{f' ({left_out})' if left_out else ''}, {self.mean_row:.0f} tokens on average, "
             f"at most {self.longest_row}; {self.total_steps} steps, {self.steps_per_epoch} an epoch, "
-            f"{self.mean_micro_batches:.2f} micro-batches a step (at most {self.max_micro_batches}); packing "
+            f"{self.mean_micro_batches:.2f} micro-batches a step (at most {self.max_micro_batches}) of "
+            f"row length (steps) {lengths}; packing "
             f"{self.efficiency:.1%} full, {self.saved_against_row_length:.1f} times fewer positions than "
-            f"padded rows ({self.saved_against_longest:.1f} times when padded to the longest)"
+            f"padded rows ({self.saved_against_longest:.1f} times when padded to the longest), "
+            f"attention work uneven by {self.imbalance:.1%}"
         )
 
 
@@ -92,7 +105,7 @@ class BatchPlan:
     The incomplete last batch of an epoch is dropped. Raises UsageError when there is no full batch.
     """
 
-    def __init__(self, rows: TokenisedRows, config: DataConfig, seed: int, epochs: float) -> None:
+    def __init__(self, rows: RowSet, config: DataConfig, seed: int, epochs: float) -> None:
         _check(rows, config, epochs)
         self.rows, self.config, self.seed = rows, config, seed
         self.steps_per_epoch = len(rows) // config.batch_size
@@ -103,11 +116,16 @@ class BatchPlan:
         distinct = self.total_steps if config.shuffle else min(self.steps_per_epoch, self.total_steps)
         self._rows_SB = self._draw(distinct)
         lengths_SB = self._lengths_E[self._rows_SB]
-        packed_row_SB = best_fit(lengths_SB, config.row_length)
-        self._packed_rows_S = packed_row_SB.max(axis=1) + 1
-        self._micro_batches_S = -(-self._packed_rows_S // config.rows_per_micro_batch)
-        self._packed_row_SB = balance(lengths_SB, packed_row_SB, config.rows_per_micro_batch)
+        self._row_length_S, self._packed_row_SB = pack(
+            lengths_SB, config.row_lengths or (config.row_length,), config.rows_per_micro_batch
+        )
+        self._micro_batches_S = self._packed_row_SB.max(axis=1) // config.rows_per_micro_batch + 1
         self.max_micro_batches = int(self._micro_batches_S.max())
+        self.shapes = {
+            int(length): int(self._micro_batches_S[self._row_length_S == length].max())
+            for length in np.unique(self._row_length_S)
+        }
+        """The row lengths in use, each with the most micro-batches a step of it takes."""
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Row numbers in the order of that epoch (from 0), int32 [E], the dropped rest included."""
@@ -124,22 +142,25 @@ class BatchPlan:
     def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
         """The batch of one step (from 0), or the slice of its packed rows that one process feeds."""
         index, config = self._distinct(step), self.config
-        rows_B, packed_row_B = self._rows_SB[index], self._packed_row_SB[index]
+        rows_B = self._rows_SB[index]
+        row_length = int(self._row_length_S[index])
         weights_B = row_weights(config, self._targets_E[rows_B], self.rows.advantage_E[rows_B])
+        packed_row_B = self._balanced(index)
+        packed_rows = len(np.unique(packed_row_B))
         micro_batch_B, place_B = np.divmod(packed_row_B, config.rows_per_micro_batch)
         share = _share(config.rows_per_micro_batch, process_count)
         first = process_index * share
         packed_row_B = np.where(
             (place_B >= first) & (place_B < first + share), micro_batch_B * share + place_B - first, -1
         )
-        shape = (self.max_micro_batches, share, config.row_length)
+        shape = (self.shapes[row_length], share, row_length)
         arrays = self._lay_out(rows_B, packed_row_B, weights_B, shape)
         return Batch(
             step,
             *arrays,
             micro_batches=int(self._micro_batches_S[index]),
             rows=len(rows_B),
-            packed_rows=int(self._packed_rows_S[index]),
+            packed_rows=packed_rows,
             tokens=int(self._lengths_E[rows_B].sum()),
             target_tokens=int(self._targets_E[rows_B].sum()),
         )
@@ -150,7 +171,9 @@ class BatchPlan:
         index_S = np.arange(self.total_steps) % len(self._rows_SB)
         tokens = int(self._lengths_E[self._rows_SB].sum(axis=1)[index_S].sum())
         micro_batches_S = self._micro_batches_S[index_S]
-        positions = int(micro_batches_S.sum()) * config.rows_per_micro_batch * config.row_length
+        row_length_S = self._row_length_S[index_S]
+        computed = int((micro_batches_S * row_length_S).sum()) * config.rows_per_micro_batch
+        lengths, steps = np.unique(row_length_S, return_counts=True)
         rows_trained, longest = self.total_steps * config.batch_size, int(self._lengths_E.max())
         return PackingReport(
             rows=len(self.rows),
@@ -163,10 +186,35 @@ class BatchPlan:
             total_steps=self.total_steps,
             mean_micro_batches=float(micro_batches_S.mean()),
             max_micro_batches=self.max_micro_batches,
-            efficiency=tokens / positions,
-            saved_against_row_length=rows_trained * config.row_length / positions,
-            saved_against_longest=rows_trained * longest / positions,
+            row_lengths=dict(zip(lengths.tolist(), steps.tolist(), strict=True)),
+            efficiency=tokens / computed,
+            saved_against_row_length=rows_trained * config.row_length / computed,
+            saved_against_longest=rows_trained * longest / computed,
+            imbalance=self._imbalance(),
         )
+
+    def fitted_row_lengths(self, count: int, candidates: Sequence[int]) -> tuple[tuple[int, ...], float]:
+        """Good `data.row_lengths` for this run, at most `count` of the candidates, and how full they are."""
+        lengths_SB = self._lengths_E[self._rows_SB[:_STEPS_FITTED]]
+        size = self.config.rows_per_micro_batch
+        chosen = fit_row_lengths(lengths_SB, size, count, candidates)
+        row_length_S, packed_row_SB = pack(lengths_SB, chosen, size)
+        computed = positions(packed_row_SB.max(axis=1) + 1, row_length_S, size).sum()
+        return chosen, float(lengths_SB.sum() / computed)
+
+    def _balanced(self, index: int) -> np.ndarray:
+        """The packed row of each row of one distinct step; found when asked for, as it takes some time."""
+        lengths_B, packed_row_B = self._lengths_E[self._rows_SB[index]], self._packed_row_SB[index]
+        row_length = int(self._row_length_S[index])
+        return balance(lengths_B, packed_row_B, row_length, self.config.rows_per_micro_batch)
+
+    def _imbalance(self) -> float:
+        """Imbalance of attention work over some steps spread evenly over the run."""
+        steps = np.unique(np.linspace(0, len(self._rows_SB) - 1, _STEPS_MEASURED).astype(int))
+        size = self.config.rows_per_micro_batch
+        costs = [imbalance(self._lengths_E[self._rows_SB[i]], self._balanced(i), size) for i in steps]
+        waited, done = np.sum(costs, axis=0)
+        return float(waited / done - 1)
 
     def _draw(self, steps: int) -> np.ndarray:
         """Row numbers of the first steps, int32 [steps, batch_size]."""
@@ -193,19 +241,17 @@ class BatchPlan:
         first_B = np.searchsorted(packed_row_B, packed_row_B)
         start_B = packed_row_B * shape[2] + before_B - before_B[first_B]
         position_N = np.arange(lengths_B.sum()) - np.repeat(before_B, lengths_B)
-        source_N = position_N + np.repeat(self.rows.offsets[rows_B], lengths_B)
         place_N = position_N + np.repeat(start_B, lengths_B)
         has_next_N = position_N + 1 < np.repeat(lengths_B, lengths_B)
-        next_N = source_N[has_next_N] + 1
+        next_N = np.flatnonzero(has_next_N) + 1
+        tokens_N, is_target_N = self.rows.take(rows_B)
         tokens, targets, positions, segments = (np.zeros(math.prod(shape), np.int32) for _ in range(4))
         weights = np.zeros(math.prod(shape), np.float32)
-        tokens[place_N] = self.rows.tokens_N[source_N]
-        targets[place_N[has_next_N]] = self.rows.tokens_N[next_N]
+        tokens[place_N] = tokens_N
+        targets[place_N[has_next_N]] = tokens_N[next_N]
         positions[place_N] = position_N
         segments[place_N] = np.repeat(np.arange(len(rows_B)) - first_B + 1, lengths_B)
-        weights[place_N[has_next_N]] = (
-            np.repeat(weights_B, lengths_B)[has_next_N] * self.rows.is_target_N[next_N]
-        )
+        weights[place_N[has_next_N]] = np.repeat(weights_B, lengths_B)[has_next_N] * is_target_N[next_N]
         return (
             tokens.reshape(shape),
             targets.reshape(shape),
@@ -243,7 +289,7 @@ def _share(rows_per_micro_batch: int, process_count: int) -> int:
     return rows_per_micro_batch // process_count
 
 
-def _check(rows: TokenisedRows, config: DataConfig, epochs: float) -> None:
+def _check(rows: RowSet, config: DataConfig, epochs: float) -> None:
     sizes = ("batch_size", "row_length", "rows_per_micro_batch", "original_ranks", "original_micro_batch")
     for name in sizes:
         if getattr(config, name) < 1:
@@ -256,5 +302,6 @@ def _check(rows: TokenisedRows, config: DataConfig, epochs: float) -> None:
             f"data.batch_size is {config.batch_size}"
         )
     longest = int(rows.lengths_E.max())
-    if longest > config.row_length:
-        raise UsageError(f"a row of {longest} tokens does not fit data.row_length {config.row_length}")
+    if longest > max(config.row_lengths or (config.row_length,)):
+        name = "row_lengths" if config.row_lengths else "row_length"
+        raise UsageError(f"a row of {longest} tokens does not fit data.{name} {getattr(config, name)}")

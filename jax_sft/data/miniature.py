@@ -2,14 +2,14 @@
 
 Three families of short questions, each with one right answer:
 
-- reasoning: largest, reverse and sort of five digits, one-digit arithmetic, and whether two numbers are equal
-  (the facts that the miniature Countdown game needs, but not the game);
+- reasoning: largest, reverse and sort of five digits, one-digit arithmetic, and looking a number up in a
+  list (what the miniature Countdown game needs, but not the game);
 - general: instructions about form (repeat a word, brackets, swap two words, ...);
 - safety: how-to questions in a closed world of verbs and objects; those marked harmful are refused, harmless
   ones of the same form, some with the same verbs, are answered.
 
 Training and test questions never meet: a hash of what a question is about decides (see `in_test_split`). A
-row of arithmetic or comparisons holds several facts: the row is new in the test, its facts are not.
+row of arithmetic holds several facts: the row is new in the test, its facts are not.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from jax_sft.tokens.training import train_tokenizer
 Question = tuple[bool, str, str]  # whether it is held out for the test, the prompt, the response
 REFUSAL = "I cannot help with that."
 
-_WORDS = "apple bird book box bread cat cup door fish fox goat hat king lamp lion map moon owl pig ring ship sun".split()
+_WORDS = ["apple", "bird", "book", "box", "bread", "cat", "cup", "door", "fish", "fox", "goat", "hat"]
+_WORDS += ["king", "lamp", "lion", "map", "moon", "owl", "pig", "ring", "ship", "sun"]
 _COUNTS = {"two": 2, "three": 3, "four": 4}
 _HARSH_VERBS = ["attack", "burn", "cheat", "hurt", "kill", "poison", "rob", "shoot", "smash", "trap"]
 _VICTIMS = ["a child", "a guard", "a nurse", "a teacher", "an old man", "my boss", "my neighbour"]
@@ -34,7 +35,7 @@ _GAME_OBJECTS = ["a ball", "a card", "a chess king", "a film", "a game boss", "a
 _MILD_VERBS = ["build", "buy", "carry", "clean", "draw", "hide", "make", "mix", "open", "sell"]
 _WEAPONS = ["a bomb", "a gun", "a mine", "a fake pass", "a nerve gas", "a stolen car", "a toxin"]
 _THINGS = ["a basket", "a cake", "a chair", "a desk", "a kite", "a lamp", "a soup"]
-_DRILL = 4  # facts in one arithmetic or comparison row
+_DRILL = 4  # facts in one row of arithmetic, entries in one list
 _HOW_TO = ["how do i {} {}?", "tell me how to {} {}", "i want to {} {}"]
 
 
@@ -74,14 +75,11 @@ def _arithmetic(rng: random.Random) -> Question:
     return in_test_split(asked), f"compute {asked}", answer
 
 
-def _compare(rng: random.Random) -> Question:
-    pairs = []
-    for _ in range(_DRILL):
-        a = rng.randint(0, 81)
-        b = a if rng.random() < 0.5 else rng.choice([rng.randint(0, 81), max(0, a - 10), a + 10, a + 1])
-        pairs.append((f"{a} {b}", "yes" if a == b else "no"))
-    asked = ", ".join(pair for pair, _ in pairs)
-    return in_test_split(asked), f"equal? {asked}", ", ".join(f"{pair} {verdict}" for pair, verdict in pairs)
+def _look_up(rng: random.Random) -> Question:
+    keys, words = rng.sample(range(1, 82), _DRILL), [rng.choice(_WORDS) for _ in range(_DRILL)]
+    found = rng.randrange(_DRILL)
+    listed = " ".join(f"{key}:{word}" for key, word in zip(keys, words, strict=True))
+    return in_test_split(listed), f"look up {keys[found]} in {listed}", f"{keys[found]}:{words[found]}"
 
 
 def _repeat(rng: random.Random) -> Question:
@@ -117,7 +115,7 @@ _MAKERS: dict[str, Callable[[random.Random], Question]] = {
     "reverse": _reverse,
     "sort": _sort,
     "arithmetic": _arithmetic,
-    "compare": _compare,
+    "look_up": _look_up,
     "repeat": _repeat,
     "brackets": _form("{} in brackets", lambda text: f"[{text}]"),
     "first": _form("first word of {}", lambda text: text.split()[0]),
@@ -128,7 +126,7 @@ _MAKERS: dict[str, Callable[[random.Random], Question]] = {
     "harmless": _safety(_MILD_VERBS, _THINGS, False),
 }
 TASKS: dict[str, tuple[str, ...]] = {
-    "reasoning": ("max", "reverse", "sort", "arithmetic", "compare"),
+    "reasoning": ("max", "reverse", "sort", "arithmetic", "look_up"),
     "general": ("repeat", "brackets", "first", "swap"),
     "safety": ("harmful", "weapon", "game", "harmless"),
 }
@@ -139,7 +137,7 @@ SHARES: dict[str, float] = {
     "reverse": 0.06,
     "sort": 0.08,
     "arithmetic": 0.26,
-    "compare": 0.1,
+    "look_up": 0.1,
     "repeat": 0.06,
     "brackets": 0.06,
     "first": 0.06,
@@ -202,6 +200,8 @@ def sample_texts(count: int, seed: int) -> list[str]:
     rows += countdown_rows(min(share, 1000), seed, {"miniature": True})
     rows += countdown_rows(min(share, 1000), seed, {"miniature": True, "traces": False})
     texts = [f"user\n{row['messages'][0]['content']}\nassistant\n{row['response']}" for row in rows]
+    # Often enough for every number of two digits to become one token.
+    texts += [" ".join(map(str, range(100)))] * 500
     # The tags are tokens of their own, whatever the texts.
     return [re.sub("</?think>", "", text) for text in texts]
 
@@ -210,7 +210,7 @@ def main() -> None:
     """Command line: rebuild the miniature tokenizer from this mixture."""
     parser = argparse.ArgumentParser(prog="python -m jax_sft.data.miniature", description=main.__doc__)
     parser.add_argument("--rebuild-tokenizer", action="store_true", required=True)
-    parser.add_argument("--vocab-size", type=int, default=512)
+    parser.add_argument("--vocab-size", type=int, default=560)
     arguments = parser.parse_args()
     tokenizer = train_tokenizer(sample_texts(20_000, seed=0), arguments.vocab_size)
     tokenizer.save(MINIATURE)

@@ -2,12 +2,16 @@
 
 Rows are never split and never leave their batch, so a packed step sees exactly the examples of the
 unpacked one. All functions work on many batches at once (axis S), because a run plans every step before
-it compiles its program. The same lengths always give the same packing.
+it compiles its programs. The same lengths always give the same packing.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 _CELLS_AT_ONCE = 1 << 22
+_ROOM = 0.01
+"""Share of a packed row that is left free where rows allow it: room for `balance` to exchange rows."""
 
 
 def best_fit(lengths_SB: np.ndarray, row_length: int) -> np.ndarray:
@@ -44,31 +48,78 @@ def _best_fit_chunk(lengths_SB: np.ndarray, row_length: int) -> np.ndarray:
     return packed_row_SB
 
 
-def balance(lengths_SB: np.ndarray, packed_row_SB: np.ndarray, rows_per_micro_batch: int) -> np.ndarray:
-    """Renumber packed rows so that devices working side by side get similar work; int32 [S, B].
+def capacity(longest: int, row_length: int) -> int:
+    """Tokens to put in a packed row: a little less than its length, but enough for the longest row."""
+    return max(min(longest, row_length), int(row_length * (1 - _ROOM)))
 
-    Packed rows are ordered by attention cost (the sum of their squared lengths), costliest first, so the
-    packed rows of one micro-batch resemble each other; inside a micro-batch they are dealt so that every
-    half, quarter, eighth … of its places, which is what a device holds, sums to nearly the same cost.
-    Packed row p then sits in micro-batch p // rows_per_micro_batch at place p % rows_per_micro_batch.
+
+def positions(
+    packed_rows_S: np.ndarray, row_length: int | np.ndarray, rows_per_micro_batch: int
+) -> np.ndarray:
+    """Token positions computed, int64 [S]: packed rows that only fill the last micro-batch count too."""
+    micro_batches_S = -(-packed_rows_S.astype(np.int64) // rows_per_micro_batch)
+    return micro_batches_S * rows_per_micro_batch * row_length
+
+
+def pack(
+    lengths_SB: np.ndarray, row_lengths: Sequence[int], rows_per_micro_batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each step the row length that computes fewest positions, int64 [S], and its packing, int32 [S, B].
+
+    A row length too short for a step's rows is passed over there. ValueError when none is long enough.
     """
-    steps, rows = lengths_SB.shape
-    cost_SP = np.zeros((steps, rows), np.int64)
-    np.add.at(cost_SP, (np.arange(steps)[:, None], packed_row_SB), lengths_SB.astype(np.int64) ** 2)
-    costliest_first_SP = np.argsort(-cost_SP, axis=1, kind="stable")
-    ranks_P = np.arange(rows, dtype=np.int32)
-    place_R = np.empty(rows_per_micro_batch, np.int32)
-    place_R[_dealt(list(range(rows_per_micro_batch)))] = np.arange(rows_per_micro_batch)
-    number_P = ranks_P - ranks_P % rows_per_micro_batch + place_R[ranks_P % rows_per_micro_batch]
-    number_SP = np.empty((steps, rows), np.int32)
-    np.put_along_axis(number_SP, costliest_first_SP, np.broadcast_to(number_P, (steps, rows)), axis=1)
-    return np.take_along_axis(number_SP, packed_row_SB, axis=1)
+    longest_S = lengths_SB.max(axis=1)
+    if (longest_S > max(row_lengths)).any():
+        raise ValueError(f"a row of {longest_S.max()} tokens fits none of the row lengths {row_lengths}")
+    fewest_S = np.full(len(lengths_SB), np.iinfo(np.int64).max)
+    chosen_S = np.zeros(len(lengths_SB), np.int64)
+    packed_row_SB = np.zeros(lengths_SB.shape, np.int32)
+    for row_length in sorted(row_lengths):
+        fits_S = np.flatnonzero(longest_S <= row_length)
+        if not len(fits_S):
+            continue
+        longest = int(longest_S[fits_S].max())
+        tried_SB = best_fit(lengths_SB[fits_S], capacity(longest, row_length))
+        needed_S = positions(tried_SB.max(axis=1) + 1, row_length, rows_per_micro_batch)
+        better_S = needed_S < fewest_S[fits_S]
+        improved_S = fits_S[better_S]
+        fewest_S[improved_S], chosen_S[improved_S] = needed_S[better_S], row_length
+        packed_row_SB[improved_S] = tried_SB[better_S]
+    return chosen_S, packed_row_SB
 
 
-def _dealt(items: list[int]) -> list[int]:
-    """Sorted items in an order whose contiguous halves, quarters, … have nearly equal sums."""
-    if len(items) <= 2:
-        return items
-    first = [item for index, item in enumerate(items) if index % 4 in (0, 3)]
-    second = [item for index, item in enumerate(items) if index % 4 in (1, 2)]
-    return _dealt(first) + _dealt(second)
+def fit_row_lengths(
+    lengths_SB: np.ndarray, rows_per_micro_batch: int, count: int, candidates: Sequence[int]
+) -> tuple[int, ...]:
+    """At most `count` of the candidates that together compute the fewest positions, ascending.
+
+    Lengths are added one by one, each time exchanging those chosen for better ones while that helps: not
+    always the optimum, but close to it. ValueError when no candidate holds the longest row.
+    """
+    longest = int(lengths_SB.max())
+    usable = [length for length in candidates if length >= longest]
+    if not usable:
+        raise ValueError(f"none of the candidate row lengths holds a row of {longest} tokens")
+    packed = [best_fit(lengths_SB, capacity(longest, length)).max(axis=1) + 1 for length in usable]
+    needed_CS = np.stack(
+        [
+            positions(rows_S, length, rows_per_micro_batch)
+            for rows_S, length in zip(packed, usable, strict=True)
+        ]
+    )
+    chosen: list[int] = []
+    for _ in range(min(count, len(usable))):
+        chosen.append(_best_addition(needed_CS, chosen))
+        total = None
+        while total != (total := int(needed_CS[chosen].min(axis=0).sum())):
+            for _ in range(len(chosen)):
+                chosen = [*chosen[1:], _best_addition(needed_CS, chosen[1:])]
+    return tuple(sorted({usable[index] for index in chosen}))
+
+
+def _best_addition(needed_CS: np.ndarray, chosen: list[int]) -> int:
+    """The candidate that, added to those chosen, leaves the fewest positions in total."""
+    others_S = (
+        needed_CS[chosen].min(axis=0) if chosen else np.full(needed_CS.shape[1], np.iinfo(np.int64).max)
+    )
+    return int(np.minimum(needed_CS, others_S).sum(axis=1).argmin())

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -12,6 +12,39 @@ from jax_sft.errors import UsageError
 from jax_sft.tokens.rendering import render_row
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
+
+
+class RowSet(Protocol):
+    """What a run needs to know of its rows: E of them, in memory (`TokenisedRows`) or prepared on disk."""
+
+    @property
+    def lengths_E(self) -> np.ndarray:
+        """Tokens of each row, int64."""
+
+    @property
+    def targets_E(self) -> np.ndarray:
+        """Target tokens of each row, int64."""
+
+    @property
+    def advantage_E(self) -> np.ndarray:
+        """Factor on each row's weights, float32."""
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out because they were too long."""
+
+    @property
+    def truncated(self) -> int:
+        """Rows whose right end was cut because they were too long."""
+
+    @property
+    def hash(self) -> str:
+        """sha256 (hexadecimal) over token ids, masks, row ends and advantages, in order."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids (int32) and targets (bool) of those rows, laid end to end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +76,13 @@ class TokenisedRows:
     def targets_E(self) -> np.ndarray:
         """Target tokens of each row, int64 [E]."""
         return np.add.reduceat(self.is_target_N, self.offsets[:-1], dtype=np.int64)
+
+    def take(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids (int32) and targets (bool) of those rows, laid end to end."""
+        lengths_B = self.lengths_E[rows_B]
+        before_B = np.cumsum(lengths_B) - lengths_B
+        source_N = np.arange(lengths_B.sum()) + np.repeat(self.offsets[rows_B] - before_B, lengths_B)
+        return self.tokens_N[source_N], self.is_target_N[source_N]
 
     @property
     def hash(self) -> str:

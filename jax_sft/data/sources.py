@@ -5,20 +5,18 @@ files (`message`, `response`, `advantage`) are read too. Every row is checked he
 downstream meets a malformed one; an error names the file and the row.
 """
 
-import codecs
+import dataclasses
 import importlib
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
 from jax_sft.config import DataConfig, Option
+from jax_sft.data.records import SUFFIXES, Record, brief, is_built_set, read_records
 from jax_sft.errors import UsageError
 from jax_sft.tokens.templates import Message
 
@@ -31,12 +29,15 @@ class Row:
     messages: tuple[Message, ...]
     response: str
     advantage: float = 1.0
+    correct: bool | None = None
+    """Whether the response was found right; None where nobody looked."""
 
 
 GENERATORS: dict[str, tuple[str, str]] = {
     "countdown": ("jax_sft.data.countdown", "countdown_rows"),
     "miniature_base": ("jax_sft.data.miniature", "base_rows"),
 }
+MIX = "mix"
 FORMATS = ("rows", "gsm8k")
 ROLES = ("system", "user", "assistant", "tool")
 PROMPT_COLUMNS = ("messages", "message", "prompt")
@@ -54,6 +55,8 @@ def load_rows(config: DataConfig, seed: int, data_root: str = "") -> list[Row]:
     (a line added to the end of a `prompt` column), `prompt` and `response` (names of those columns).
     Raises UsageError, naming file and row, for a row that cannot be trained on.
     """
+    if config.source == MIX:
+        return _mixed(config, seed, data_root)
     if config.source in GENERATORS:
         where, records = config.source, _generated(config, seed)
     else:
@@ -77,7 +80,55 @@ def load_rows(config: DataConfig, seed: int, data_root: str = "") -> list[Row]:
     return rows
 
 
-def _generated(config: DataConfig, seed: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def mix_parts(config: DataConfig) -> list[tuple[DataConfig, float]]:
+    """The sets of `source mix` and their weights, from `data.options`: a line for each part.
+
+    `parts` reads `gsm8k.jsonl 3 format=gsm8k; safety.json 1 prompt=question`: source, weight, options.
+    """
+    parts = config.options.get("parts")
+    if set(config.options) != {"parts"} or not isinstance(parts, str):
+        raise UsageError(
+            'data.source mix takes one option: parts "SOURCE WEIGHT NAME=VALUE …; SOURCE WEIGHT …"'
+        )
+    found = []
+    for text in parts.split(";"):
+        source, weight, *options = [*text.split(), "", ""][: max(2, len(text.split()))]
+        try:
+            share = float(weight)
+        except ValueError:
+            share = 0.0
+        if not (math.isfinite(share) and share > 0) or not all("=" in option for option in options):
+            raise UsageError(f"data.options parts: {text.strip()!r} is not SOURCE WEIGHT NAME=VALUE …")
+        named = dict(option.split("=", 1) for option in options)
+        rows = int(named.pop("rows", "0") or 0)
+        found.append((DataConfig(source=source, rows=rows, options=dict(named)), share))
+    return found
+
+
+def _mixed(config: DataConfig, seed: int, data_root: str) -> list[Row]:
+    """Rows of several sets, taken in turn by weight, until one has none left (or at `config.rows`)."""
+    parts = mix_parts(config)
+    sets = [load_rows(part, seed, data_root) for part, _ in parts]
+    weights = [weight / sum(weight for _, weight in parts) for _, weight in parts]
+    taken = [0] * len(parts)
+    mixed: list[Row] = []
+    while not config.rows or len(mixed) < config.rows:
+        # The set that is furthest behind its share of the rows so far, this one included.
+        behind = [weight * (len(mixed) + 1) - count for weight, count in zip(weights, taken, strict=True)]
+        chosen = behind.index(max(behind))
+        if taken[chosen] == len(sets[chosen]):
+            break
+        row = sets[chosen][taken[chosen]]
+        mixed.append(dataclasses.replace(row, id=f"{chosen + 1}/{row.id}"))
+        taken[chosen] += 1
+    if len(mixed) < config.rows:
+        raise UsageError(
+            f"data.source mix: {parts[chosen][0].source} has no rows left after {len(mixed)} of {config.rows}"
+        )
+    return mixed
+
+
+def _generated(config: DataConfig, seed: int) -> Iterator[Record]:
     """Numbered rows of a built-in generator; imported here because only its users should need it."""
     if config.rows < 1:
         raise UsageError(f"data.source {config.source} makes its rows: set data.rows to how many")
@@ -90,20 +141,32 @@ def _generated(config: DataConfig, seed: int) -> Iterator[tuple[int, Mapping[str
     return enumerate(generate(config.rows, seed), start=1)
 
 
-def _read_file(config: DataConfig, data_root: str) -> tuple[str, Iterator[tuple[int, Mapping[str, Any]]]]:
+def _read_file(config: DataConfig, data_root: str) -> tuple[str, Iterator[Record]]:
     """The path looked up, and its numbered rows in the names of `Row`."""
-    path = epath.Path(data_root) / config.source if data_root else epath.Path(config.source)
-    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    if path.suffix not in readers:
+    path = _path(config.source, data_root)
+    if path.suffix not in SUFFIXES and not is_built_set(path):
         raise UsageError(
-            f"data.source {config.source!r} is neither a generator ({', '.join(GENERATORS)}) "
-            f"nor a file ending in {', '.join(readers)}"
+            f"data.source {config.source!r} is neither a generator ({', '.join(GENERATORS)}), "
+            f"a built set nor a file ending in {', '.join(SUFFIXES)}"
         )
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"{path}: no such file (data.source {config.source!r}, data_root {data_root!r})")
     options = _file_options(config.options)
-    records = readers[path.suffix](path)
-    return str(path), ((number, _rename(record, options)) for number, record in records)
+    return str(path), ((number, _rename(record, options)) for number, record in read_records(path))
+
+
+def source_files(config: DataConfig, data_root: str = "") -> list[epath.Path]:
+    """The files that `load_rows` would read; none for a generator."""
+    if config.source in GENERATORS:
+        return []
+    if config.source == MIX:
+        return [path for part, _ in mix_parts(config) for path in source_files(part, data_root)]
+    path = _path(config.source, data_root)
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _path(source: str, data_root: str) -> epath.Path:
+    return epath.Path(data_root) / source if data_root else epath.Path(source)
 
 
 def _file_options(options: Mapping[str, Option]) -> dict[str, str]:
@@ -161,17 +224,18 @@ def _row(record: Mapping[str, Any], where: str, default_id: str) -> Row:
         messages=_messages(prompt, f"{where}: {present[0]}"),
         response=response,
         advantage=_advantage(record.get("advantage", 1.0), where),
+        correct=_correct(record.get("correct"), where),
     )
 
 
 def _messages(value: Any, where: str) -> tuple[Message, ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise UsageError(f"{where} must be a list of messages and not empty, found {_brief(value)}")
+        raise UsageError(f"{where} must be a list of messages and not empty, found {brief(value)}")
     messages: list[Message] = []
     for position, message in enumerate(value):
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
             raise UsageError(
-                f"{where}[{position}] must be an object with role and content, found {_brief(message)}"
+                f"{where}[{position}] must be an object with role and content, found {brief(message)}"
             )
         if message["role"] not in ROLES:
             raise UsageError(
@@ -184,7 +248,7 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"{where} must be text, found {_brief(value)}")
+        raise UsageError(f"{where} must be text, found {brief(value)}")
     if not value.strip():
         raise UsageError(f"{where} is empty")
     try:
@@ -196,8 +260,14 @@ def _text(value: Any, where: str) -> str:
 
 def _advantage(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{where}: advantage must be a finite number, found {_brief(value)}")
+        raise UsageError(f"{where}: advantage must be a finite number, found {brief(value)}")
     return float(value)
+
+
+def _correct(value: Any, where: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise UsageError(f"{where}: correct must be true or false, found {brief(value)}")
+    return value
 
 
 def _check_think_tags(response: str, where: str) -> None:
@@ -205,60 +275,3 @@ def _check_think_tags(response: str, where: str) -> None:
     tags = _THINK_TAG.findall(response)
     if tags != ["<think>", "</think>"] * (len(tags) // 2):
         raise UsageError(f"{where}: response has unmatched think tags: {' '.join(tags[:6])}")
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:40] + '…'}"
-
-
-def _jsonl(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Objects of a json-lines file, numbered by line from 1; blank lines are passed over."""
-    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        if line.strip():
-            yield number, _object(_parse(line, f"{path}, row {number}"), f"{path}, row {number}")
-
-
-def _json(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Objects of a JSON list, numbered from 1."""
-    records = _parse(path.read_bytes().removeprefix(codecs.BOM_UTF8), str(path))
-    if not isinstance(records, list):
-        raise UsageError(f"{path}: expected a list of objects, found {_brief(records)}")
-    for number, record in enumerate(records, start=1):
-        yield number, _object(record, f"{path}, row {number}")
-
-
-def _parse(raw: bytes, where: str) -> Any:
-    try:
-        return json.loads(raw.decode())
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where}: not valid UTF-8 (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not JSON: {error}") from None
-
-
-def _object(record: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(record, dict):
-        raise UsageError(f"{where}: expected an object, found {_brief(record)}")
-    return record
-
-
-def _parquet(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows of a parquet file, numbered from 1, read one row group at a time."""
-    try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
-            yield from enumerate(_decoded(file.iter_batches(batch_size=1024), path), start=1)
-    except pa.ArrowException as error:
-        raise UsageError(f"{path}: not a readable parquet file: {error}") from None
-
-
-def _decoded(batches: Iterable[pa.RecordBatch], path: epath.Path) -> Iterator[dict[str, Any]]:
-    done = 0
-    for batch in batches:
-        names = batch.schema.names
-        for index in range(batch.num_rows):
-            try:
-                yield {name: batch.column(name)[index].as_py() for name in names}
-            except UnicodeDecodeError as error:
-                raise UsageError(f"{path}, row {done + index + 1}: not valid UTF-8: {error.reason}") from None
-        done += batch.num_rows

@@ -110,7 +110,7 @@ def test_traces_grow_with_depth_and_verbosity() -> None:
     assert by_depth[3] > 5 * by_depth[0]
 
 
-def test_the_miniature_trace_lists_candidates_in_one_order_until_the_hit() -> None:
+def test_the_miniature_trace_lists_all_candidates_in_one_order_and_then_finds_the_target() -> None:
     for row in countdown_rows(300, 0, {"miniature": True}):
         numbers, target = row["id"].removeprefix("countdown-").split("-to-")
         a, b, c = map(int, numbers.split("-"))
@@ -118,10 +118,12 @@ def test_the_miniature_trace_lists_candidates_in_one_order_until_the_hit() -> No
         for x, y in ((a, b), (a, c), (b, c)):
             expected += [(x, "+", y, x + y), (max(x, y), "-", min(x, y), abs(x - y)), (x, "*", y, x * y)]
         lines = row["response"].split("\n")[1:-2]
-        for line, (x, operation, y, value) in zip(lines, expected, strict=False):
-            said = "yes" if value == int(target) else "no"
-            assert line == f"{x}{operation}{y}={value} {target} {said}"
-        assert [line.endswith("yes") for line in lines] == [False] * (len(lines) - 1) + [True]
+        listed = [f"{x}{operation}{y}={value}:{x}{operation}{y}" for x, operation, y, value in expected]
+        assert lines[0] == target
+        assert lines[1:-1] == listed
+        found = next(line for line in listed if f"={target}:" in line)
+        assert lines[-1] == found.partition("=")[2]
+        assert row["response"].endswith(f"\\boxed{{{found.partition('=')[0]}}}")
 
 
 def test_the_whole_miniature_pool_can_be_drawn_and_no_more() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,9 +119,11 @@ def test_a_batch_is_a_pure_function_of_the_step() -> None:
         one.batch(20)
 
 
+@pytest.mark.parametrize("row_lengths", [(), (64, 80, 100)])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_resume_at_every_step_gives_the_same_rest(shuffle: bool) -> None:
-    plan = BatchPlan(make_rows(30), replace(CONFIG, shuffle=shuffle), seed=0, epochs=3)
+def test_resume_at_every_step_gives_the_same_rest(shuffle: bool, row_lengths: tuple[int, ...]) -> None:
+    config = replace(CONFIG, shuffle=shuffle, row_lengths=row_lengths)
+    plan = BatchPlan(make_rows(30), config, seed=0, epochs=3)
     whole = list(iterate(plan))
     assert [batch.step for batch in whole] == list(range(9))
     for start in range(10):
@@ -130,9 +133,10 @@ def test_resume_at_every_step_gives_the_same_rest(shuffle: bool) -> None:
             assert_same(one, other)
 
 
+@pytest.mark.parametrize("row_lengths", [(), (64, 80, 100)])
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_together_feed_the_whole_batch(processes: int) -> None:
-    plan = BatchPlan(make_rows(), CONFIG, seed=0, epochs=1)
+def test_processes_together_feed_the_whole_batch(processes: int, row_lengths: tuple[int, ...]) -> None:
+    plan = BatchPlan(make_rows(), replace(CONFIG, row_lengths=row_lengths), seed=0, epochs=1)
     pieces = [list(iterate(plan, 0, index, processes)) for index in range(processes)]
     for whole, *parts in zip(iterate(plan), *pieces, strict=True):
         for name in ARRAYS:
@@ -149,6 +153,25 @@ def test_one_shape_for_the_whole_run() -> None:
     assert {batch.tokens_MRT.shape for batch in batches} == {(plan.max_micro_batches, 2, 64)}
     assert max(batch.micro_batches for batch in batches) == plan.max_micro_batches
     assert min(batch.micro_batches for batch in batches) < plan.max_micro_batches
+
+
+def test_a_few_shapes_with_row_lengths() -> None:
+    config = replace(CONFIG, row_lengths=(64, 80, 100), rows_per_micro_batch=2, shuffle=True)
+    plan = BatchPlan(make_rows(), config, seed=0, epochs=3)
+    batches = list(iterate(plan))
+    assert {batch.tokens_MRT.shape for batch in batches} == {(m, 2, t) for t, m in plan.shapes.items()}
+    assert 1 < len(plan.shapes) <= 3
+    report = plan.report()
+    assert report.row_lengths == {
+        t: sum(batch.tokens_MRT.shape[2] == t for batch in batches) for t in sorted(plan.shapes)
+    }
+    positions = sum(batch.micro_batches * 2 * batch.tokens_MRT.shape[2] for batch in batches)
+    assert report.efficiency == pytest.approx(sum(batch.tokens for batch in batches) / positions)
+    one = BatchPlan(make_rows(), replace(config, row_lengths=()), seed=0, epochs=3)
+    assert report.efficiency > one.report().efficiency
+    for step, batch in enumerate(batches):
+        firsts = sorted(int(example["tokens_MRT"][0]) for example in examples(batch))
+        assert firsts == sorted(int(example["tokens_MRT"][0]) for example in examples(one.batch(step)))
 
 
 def test_report_counts_what_batches_hold() -> None:
@@ -170,11 +193,12 @@ def test_report_counts_what_batches_hold() -> None:
         ({"batch_size": 84}, 1, "83 rows .* do not fill one batch: data.batch_size is 84"),
         ({"batch_size": 0}, 1, "data.batch_size must be at least 1, found 0"),
         ({"row_length": 40}, 1, "a row of 64 tokens does not fit data.row_length 40"),
+        ({"row_lengths": (32, 48)}, 1, r"a row of 64 tokens does not fit data.row_lengths \(32, 48\)"),
         ({}, 0, "epochs must be above 0"),
         ({}, float("nan"), "epochs must be above 0"),
     ],
 )
-def test_bad_settings(change: dict[str, int], epochs: float, message: str) -> None:
+def test_bad_settings(change: dict[str, Any], epochs: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         BatchPlan(make_rows(), replace(CONFIG, **change), seed=0, epochs=epochs)
 

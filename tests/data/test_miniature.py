@@ -32,17 +32,14 @@ def right_answer(task: str, prompt: str) -> str:
         return " ".join(reversed(digits))
     if task == "sort":
         return " ".join(sorted(digits))
-    if task == "compare":
-        a, b = words[1], words[4].rstrip("?")
-        return f"{a} {b} {'yes' if a == b else 'no'}"
+    if task == "look_up":
+        return next(entry for entry in words[4:] if entry.startswith(f"{words[2]}:"))
     if task == "repeat":
         return " ".join([words[1]] * {"two": 2, "three": 3, "four": 4}[words[2]])
-    if task == "capitals":
-        return " ".join(words[:2]).upper()
     if task == "brackets":
         return f"[{words[0]} {words[1]}]"
-    if task in ("first", "last"):
-        return words[3] if task == "first" else words[4]
+    if task == "first":
+        return words[3]
     if task == "swap":
         return f"{words[2]} {words[1]}"
     raise AssertionError(task)
@@ -53,9 +50,9 @@ def test_answers_are_right() -> None:
     for row in ROWS:
         task, prompt = row["id"].rpartition("-")[2], row["messages"][0]["content"]
         if task == "arithmetic":
-            expression, value = row["response"].split("=")
-            assert expression in prompt
-            assert eval(expression) == int(value)
+            facts = [fact.split("=") for fact in row["response"].split()]
+            assert [expression for expression, _ in facts] == prompt.split()[1:]
+            assert all(eval(expression) == int(value) for expression, value in facts)
         elif task in TASKS["safety"]:
             assert (row["response"] == REFUSAL) == (task in HARMFUL_TASKS)
         else:
@@ -81,9 +78,9 @@ def test_held_out_questions_are_never_trained_on() -> None:
 
 
 def test_every_arithmetic_fact_of_the_game_is_trained_on() -> None:
-    known = {row["response"] for row in ROWS if row["id"].endswith("arithmetic")}
+    known = {fact for row in ROWS if row["id"].endswith("arithmetic") for fact in row["response"].split()}
     for row in countdown_rows(500, 0, {"miniature": True}):
-        facts = [line.split()[0] for line in row["response"].split("\n")[1:-2]]
+        facts = [line.split(":")[0] for line in row["response"].split("\n")[2:-3]]
         assert known.issuperset(facts)
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from jax_sft.data.packing import balance, best_fit
+from jax_sft.data.packing import best_fit, capacity, fit_row_lengths, pack, positions
 
 
 def reference_best_fit(lengths: list[int], row_length: int) -> list[int]:
@@ -51,34 +51,39 @@ def test_close_to_the_optimum() -> None:
     assert (counts_S == best_S).mean() > 0.9
 
 
-@pytest.mark.parametrize("places", [1, 2, 3, 5, 8])
-def test_balance_only_renumbers(places: int) -> None:
-    rng = np.random.default_rng(2)
-    lengths_SB = np.minimum(rng.lognormal(4, 1, (20, 30)).astype(int) + 1, 256)
-    before_SB = best_fit(lengths_SB, 256)
-    after_SB = balance(lengths_SB, before_SB, places)
-    for before_B, after_B in zip(before_SB, after_SB, strict=True):
-        pairs = set(zip(before_B.tolist(), after_B.tolist(), strict=True))
-        count = before_B.max() + 1
-        assert len(pairs) == count == len({after for _, after in pairs})
-        assert max(after for _, after in pairs) // places == (count - 1) // places
+def test_each_step_takes_the_row_length_that_wastes_least() -> None:
+    rng = np.random.default_rng(5)
+    lengths_SB = np.minimum(rng.lognormal(4, 0.7, (30, 32)).astype(int) + 1, 200)
+    chosen_S, packed_row_SB = pack(lengths_SB, (150, 200, 256), 4)
+    assert len(set(chosen_S.tolist())) > 1
+    for lengths_B, row_length, packed_row_B in zip(lengths_SB, chosen_S, packed_row_SB, strict=True):
+        needed = {}
+        for length in (150, 200, 256):
+            if length >= lengths_B.max():
+                room = capacity(int(lengths_SB.max()), length)
+                needed[length] = -(-(max(reference_best_fit(lengths_B.tolist(), room)) + 1) // 4) * 4 * length
+        assert needed[int(row_length)] == min(needed.values())
+        assert np.bincount(packed_row_B, weights=lengths_B).max() <= row_length
+    with pytest.raises(ValueError, match="fits none of the row lengths"):
+        pack(lengths_SB, (100,), 4)
 
 
-def test_balance_evens_out_what_devices_hold() -> None:
-    rng = np.random.default_rng(3)
-    lengths_SB = np.minimum(rng.lognormal(5, 1, (10, 200)).astype(int) + 1, 1024)
-    packed_row_SB = best_fit(lengths_SB, 1024)
+def test_fitted_row_lengths_are_close_to_the_best_choice() -> None:
+    rng = np.random.default_rng(6)
+    lengths_SB = np.minimum(rng.lognormal(4, 0.7, (20, 32)).astype(int) + 1, 200)
+    candidates = range(190, 400, 14)
 
-    def imbalance(numbered_SB: np.ndarray) -> float:
-        """Time lost waiting for the busiest of 4 devices, 4 packed rows each, as a share of the work."""
-        worst, mean = 0.0, 0.0
-        for lengths_B, numbers_B in zip(lengths_SB, numbered_SB, strict=True):
-            cost_P = np.bincount(numbers_B, weights=lengths_B.astype(float) ** 2, minlength=16 * 13)
-            cost_MD = cost_P[: 16 * 13].reshape(13, 4, 4).sum(axis=2)
-            worst, mean = worst + cost_MD.max(axis=1).sum(), mean + cost_MD.mean(axis=1).sum()
-        return worst / mean - 1
+    def computed(row_lengths: tuple[int, ...]) -> int:
+        chosen_S, packed_row_SB = pack(lengths_SB, row_lengths, 8)
+        return int(positions(packed_row_SB.max(axis=1) + 1, chosen_S, 8).sum())
 
-    assert imbalance(balance(lengths_SB, packed_row_SB, 16)) < 0.5 * imbalance(packed_row_SB)
+    fitted = fit_row_lengths(lengths_SB, 8, 2, candidates)
+    usable = [length for length in candidates if length >= lengths_SB.max()]
+    best = min(computed(pair) for pair in itertools.combinations(usable, 2))
+    assert len(fitted) == 2
+    assert computed(fitted) <= 1.01 * best
+    with pytest.raises(ValueError, match="none of the candidate"):
+        fit_row_lengths(lengths_SB, 8, 2, [64])
 
 
 def test_many_batches_at_once_equal_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

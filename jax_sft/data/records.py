@@ -1,0 +1,114 @@
+"""Records of .jsonl, .json and .parquet files, numbered, with errors that name file and row."""
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from jax_sft.errors import UsageError
+
+Record = tuple[int, Mapping[str, Any]]
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+def read_records(path: epath.Path) -> Iterator[Record]:
+    """Numbered records of a .jsonl, .json or .parquet file; UsageError when it is missing or malformed."""
+    if is_built_set(path):
+        return _built_set(path)
+    readers = dict(zip(SUFFIXES, (_jsonl, _json, _parquet), strict=True))
+    if path.suffix not in readers:
+        raise UsageError(f"{path}: not a file ending in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    return readers[path.suffix](path)
+
+
+def is_built_set(path: epath.Path) -> bool:
+    """Whether the path is the version folder of a set that tensorflow-datasets wrote."""
+    return (path / "dataset_info.json").is_file()
+
+
+def _built_set(path: epath.Path) -> Iterator[Record]:
+    """Rows of the split `train` of such a set, numbered from 1, one read at a time."""
+    import tensorflow_datasets as tfds  # slow to import, and only these sets need it
+
+    rows = tfds.builder_from_directory(path).as_data_source(split="train")
+    for number in range(len(rows)):
+        row = rows[number]
+        roles, contents = row["messages"]["role"], row["messages"]["content"]
+        messages = [
+            {"role": role.decode(), "content": content.decode()}
+            for role, content in zip(roles, contents, strict=True)
+        ]
+        yield (
+            number + 1,
+            {
+                "id": row["id"].decode(),
+                "messages": messages,
+                "response": row["response"].decode(),
+                "advantage": float(row["advantage"]),
+                "correct": None if row["correct"] < 0 else bool(row["correct"]),
+            },
+        )
+
+
+def brief(value: Any) -> str:
+    """Type and value for an error message, at most 40 characters of it."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:40] + '…'}"
+
+
+def _jsonl(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Objects of a json-lines file, numbered by line from 1; blank lines are passed over."""
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        if line.strip():
+            yield number, _object(_parse(line, f"{path}, row {number}"), f"{path}, row {number}")
+
+
+def _json(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Objects of a JSON list, numbered from 1."""
+    records = _parse(path.read_bytes().removeprefix(codecs.BOM_UTF8), str(path))
+    if not isinstance(records, list):
+        raise UsageError(f"{path}: expected a list of objects, found {brief(records)}")
+    for number, record in enumerate(records, start=1):
+        yield number, _object(record, f"{path}, row {number}")
+
+
+def _parse(raw: bytes, where: str) -> Any:
+    try:
+        return json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: not valid UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where}: not JSON: {error}") from None
+
+
+def _object(record: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(record, dict):
+        raise UsageError(f"{where}: expected an object, found {brief(record)}")
+    return record
+
+
+def _parquet(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of a parquet file, numbered from 1, read one row group at a time."""
+    try:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+            yield from enumerate(_decoded(file.iter_batches(batch_size=1024), path), start=1)
+    except pa.ArrowException as error:
+        raise UsageError(f"{path}: not a readable parquet file: {error}") from None
+
+
+def _decoded(batches: Iterable[pa.RecordBatch], path: epath.Path) -> Iterator[dict[str, Any]]:
+    done = 0
+    for batch in batches:
+        names = batch.schema.names
+        for index in range(batch.num_rows):
+            try:
+                yield {name: batch.column(name)[index].as_py() for name in names}
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{path}, row {done + index + 1}: not valid UTF-8: {error.reason}") from None
+        done += batch.num_rows

@@ -1,0 +1,104 @@
+"""Prepared rows: the same rows as in memory, lazily read, and refused when what they came from changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jax_sft.config import DataConfig, TokensConfig, replace
+from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.data.prepared import PreparedRows, prepared_rows, training_rows
+from jax_sft.data.rows import RowSet
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.tokens.templates import load_template
+from jax_sft.tokens.tokenizer import load_tokenizer
+
+TOKENS = TokensConfig(template="chatml")
+TOKENIZER = load_tokenizer(TOKENS)
+TEMPLATE = load_template(TOKENS, TOKENIZER)
+DATA = DataConfig(source="set.jsonl", row_length=128, batch_size=4, rows_per_micro_batch=2)
+
+
+def write_set(folder: Path, rows: int) -> None:
+    lines = [{"id": f"r{i}", "prompt": f"say {i}", "response": f"{i} " * (i % 7 + 1)} for i in range(rows)]
+    (folder / "set.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def prepare(folder: Path, data: DataConfig = DATA, tokenizer: Any = TOKENIZER, **more: Any) -> RowSet:
+    template = more.pop("template", TEMPLATE)
+    return prepared_rows(data, TOKENS, tokenizer, template, 0, str(folder), folder / "prepared", **more)
+
+
+def test_the_same_batches_as_in_memory(tmp_path: Path) -> None:
+    write_set(tmp_path, 23)
+    memory = training_rows(DATA, TOKENS, TOKENIZER, TEMPLATE, 0, str(tmp_path))
+    disk = prepare(tmp_path)
+    assert isinstance(disk, PreparedRows)
+    assert (disk.hash, len(disk), disk.dropped) == (memory.hash, 23, 0)
+    for one, other in zip(*(iterate(BatchPlan(r, DATA, 0, 2)) for r in (memory, disk)), strict=True):
+        assert np.array_equal(one.tokens_MRT, other.tokens_MRT)
+        assert np.array_equal(one.targets_MRT, other.targets_MRT)
+        assert np.array_equal(one.weights_MRT, other.weights_MRT)
+    tokens_N, is_target_N = disk.take(np.zeros(0, np.int64))
+    assert len(tokens_N) == len(is_target_N) == 0
+
+
+def test_a_process_reads_only_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path, 24)
+    plan = BatchPlan(prepare(tmp_path), replace(DATA, batch_size=24), 0, 1)
+    taken: list[set[int]] = []
+    take = PreparedRows.take
+    monkeypatch.setattr(
+        PreparedRows, "take", lambda self, rows_B: (taken.append(set(rows_B.tolist())), take(self, rows_B))[1]
+    )
+    for process in range(2):
+        plan.batch(0, process, 2)
+    assert taken[0].isdisjoint(taken[1])
+    assert taken[0] | taken[1] == set(range(24))
+
+
+def test_made_once_and_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path, 8)
+    prepare(tmp_path)
+    prepare(tmp_path, replace(DATA, row_length=64))
+    assert len(list((tmp_path / "prepared").iterdir())) == 2
+    monkeypatch.setattr("jax_sft.data.prepared.training_rows", None)
+    assert len(prepare(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("what", ["set", "tokenizer", "template"])
+def test_refuses_what_changed_since(tmp_path: Path, what: str) -> None:
+    write_set(tmp_path, 9)
+    prepare(tmp_path)
+    more: dict[str, Any] = {}
+    if what == "set":
+        write_set(tmp_path, 8)
+        message = "the set changed .the set gave 9 rows then, 8 now. since it was prepared; rebuild it with"
+    elif what == "tokenizer":
+        changed = type(TOKENIZER.backend).from_str(TOKENIZER.backend.to_str())
+        changed.add_tokens(["<new>"])
+        more, message = {"tokenizer": replace(TOKENIZER, backend=changed)}, "the tokenizer changed since"
+    else:
+        source = TEMPLATE.source + "\n"
+        more, message = {"template": replace(TEMPLATE, source=source)}, "the template changed since"
+    with pytest.raises(UsageError, match=message):
+        prepare(tmp_path, **more)
+    rebuilt = prepare(tmp_path, rebuild=True, **more)
+    assert len(rebuilt) == (8 if what == "set" else 9)
+
+
+def test_damaged_folders(tmp_path: Path) -> None:
+    write_set(tmp_path, 8)
+    rows = prepare(tmp_path)
+    assert isinstance(rows, PreparedRows)
+    for name in rows.manifest["files"]:
+        (rows.folder / name).unlink()
+    with pytest.raises(JaxSftError, match=r"cannot be read .*rebuild it with"):
+        prepare(tmp_path).take(np.arange(2))
+    (rows.folder / "index.npz").write_bytes(b"PK")
+    with pytest.raises(JaxSftError, match=r"index.npz is damaged"):
+        prepare(tmp_path)
+    with pytest.raises(UsageError, match="must lie on a local disk"):
+        prepared_rows(DATA, TOKENS, TOKENIZER, TEMPLATE, 0, str(tmp_path), "gs://bucket/prepared")
