@@ -38,7 +38,7 @@ MODEL = ModelConfig(
 
 
 def study() -> Study:
-    """One run of 40 updates, and three benchmarks of three groups."""
+    """One run of 24 updates, and three benchmarks of three groups."""
     gsm8k = Run(
         name="gsm8k",
         init="smollm2",
@@ -49,23 +49,36 @@ def study() -> Study:
         data=DataConfig(
             source="reasoning_sft/gsm8k_train.jsonl",
             options={"format": "gsm8k"},
-            rows=640,
+            rows=384,
             batch_size=16,
             row_length=512,
             rows_per_micro_batch=2,
         ),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_fraction=0.1),
-        snapshots=SnapshotConfig(schedule="0, 2, 5, 10, 20, last", state_every=10),
+        snapshots=SnapshotConfig(schedule="0, 2, 6, 12, last", state_every=6),
     )
     benchmarks = (
-        BenchmarkConfig("gsm8k", "gsm8k", "in_domain", limit=100, max_new_tokens=256),
-        BenchmarkConfig("commonsenseqa", "commonsenseqa", "reasoning", limit=150, max_new_tokens=96),
-        BenchmarkConfig("xstest", "xstest", "safety", limit=100, max_new_tokens=64),
+        BenchmarkConfig(
+            "gsm8k", "gsm8k", "in_domain", path="benchmarks/gsm8k_test.jsonl", limit=64, max_new_tokens=224
+        ),
+        BenchmarkConfig(
+            "commonsenseqa",
+            "commonsenseqa",
+            "reasoning",
+            path="benchmarks/commonsenseqa_dev.jsonl",
+            limit=96,
+            max_new_tokens=48,
+        ),
+        BenchmarkConfig(
+            "xstest", "xstest", "safety", path="safety/xstest_prompts.csv", limit=96, max_new_tokens=48
+        ),
     )
     return Study(
         name="smollm2",
         title="SmolLM2-135M-Instruct fine-tuned on GSM8K",
-        description="A real pretrained model (4-bit-rounded weights) fine-tuned in one pass over 640 GSM8K solutions.",
+        description=(
+            "A real pretrained model (4-bit-rounded weights) fine-tuned in one pass over 384 GSM8K solutions."
+        ),
         runs=(gsm8k,),
         benchmarks=benchmarks,
         evaluation=EvaluationConfig(slots=32, context=512, chunk=16, compute_dtype="float32", prefill_rows=4),
