@@ -90,6 +90,7 @@ def _model(at: str, model: ModelConfig) -> Problems:
     ):
         yield from _at_least(f"{at}.{name}", getattr(model, name), 1)
     yield from _at_least(f"{at}.max_positions", model.max_positions, 1)
+    yield from _at_least(f"{at}.rope_scaling.factor", model.rope_scaling.factor, 1)
     yield from _above(f"{at}.rope_theta", model.rope_theta, 0)
     yield from _above(f"{at}.norm_eps", model.norm_eps, 0)
     if model.num_kv_heads > 0 and model.num_heads % model.num_kv_heads:
@@ -102,6 +103,8 @@ def _data(at: str, data: DataConfig) -> Problems:
     yield from _at_least(f"{at}.rows", data.rows, 0)
     yield from _at_least(f"{at}.batch_size", data.batch_size, 1)
     yield from _at_least(f"{at}.row_length", data.row_length, 2)
+    for length in data.row_lengths:
+        yield from _at_least(f"{at}.row_lengths", length, 2)
     yield from _at_least(f"{at}.rows_per_micro_batch", data.rows_per_micro_batch, 1)
     if 0 < data.rows < data.batch_size:
         yield f"{at}.rows: {data.rows} rows do not fill one batch of {data.batch_size}; lower batch_size"
@@ -151,7 +154,7 @@ def _benchmark(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Prob
 
 
 def _evaluation(evaluation: EvaluationConfig) -> Problems:
-    for name in ("slots", "context", "chunk", "workers"):
+    for name in ("slots", "context", "chunk", "prefill_rows", "tensor", "workers"):
         yield from _at_least(f"evaluation.{name}", getattr(evaluation, name), 1)
 
 

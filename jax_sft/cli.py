@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -83,8 +84,10 @@ def train(words: list[str], args: list[str]) -> None:
     runs = [parse_run_flags(run, rest, also) if run.name in chosen else run for run in study.runs]
     picked = [changed for changed, run in zip(runs, study.runs, strict=True) if run.name in chosen]
     study = validate(replace(study, runs=tuple(runs)))
+    from jax_sft.distributed import join_processes
     from jax_sft.training import loop
 
+    join_processes()
     for run in picked:
         loop.train(study, run)
 
@@ -191,6 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if show:
             traceback.print_exc()

@@ -14,6 +14,30 @@ GROUPS: tuple[Group, ...] = ("in_domain", "reasoning", "general", "safety")
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for sequences longer than those of pretraining."""
+
+    kind: Literal["none", "linear", "dynamic", "llama3", "yarn"] = "none"
+    """As `rope_type` in config.json; `dynamic` is dynamic NTK, which acts beyond max_positions only."""
+    factor: float = 1.0
+    """How many times longer sequences become; at least 1."""
+    original_positions: int = 0
+    """Longest sequence of pretraining (llama3, yarn); 0 means max_positions."""
+    low_freq_factor: float = 1.0
+    """llama3: wavelengths above original_positions / this are stretched by the whole factor."""
+    high_freq_factor: float = 4.0
+    """llama3: wavelengths below original_positions / this stay."""
+    beta_fast: float = 32.0
+    """yarn: pairs that turn more often than this over original_positions stay."""
+    beta_slow: float = 1.0
+    """yarn: pairs that turn less often than this are stretched by the whole factor."""
+    truncate: bool = True
+    """yarn: round the borders between those pairs to whole pairs."""
+    attention_factor: float = 0.0
+    """yarn: multiplies cosines and sines; 0 means 0.1 ln(factor) + 1."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Shape and switches of one decoder-only transformer."""
 
@@ -40,6 +64,9 @@ class ModelConfig:
     """Biases on the q, k and v projections (Qwen2)."""
     max_positions: int = 4096
     """Longest sequence the position encoding was made for."""
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
+    head: Literal["vocabulary", "score"] = "vocabulary"
+    """What the last hidden states become: logits, or one number for a whole row (reward models, judges)."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +74,13 @@ class TokensConfig:
     """Which tokenizer reads the text, and how a conversation becomes text."""
 
     tokenizer: str = "miniature"
-    """`miniature` (built in), `smollm2` (from its package), or a folder or file holding tokenizer.json."""
+    """`miniature` (built in), `smollm2` (from its package), a folder with tokenizer.json, or a hub id."""
     template: str = "auto"
-    """`auto` (the tokenizer's own), a built-in name (`chatml`, `question_answer`) or a jinja file."""
+    """`auto` (the tokenizer's own), `chatml`, `question_answer`, `internlm2`, or a jinja file."""
     template_options: dict[str, Option] = field(default_factory=dict)
     """Variables of the template, for example `enable_thinking False` for Qwen3."""
     end: Literal["end_of_text", "end_of_turn"] = "end_of_turn"
-    """What closes a response: the tokenizer's end of text, as the paper does, or the template's end of turn."""
+    """What closes a response: the tokenizer's end of text (as in the paper) or the template's end of turn."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +91,20 @@ class DataConfig:
     """Name of a built-in generator, or a .jsonl or .parquet file (local or gs://)."""
     options: dict[str, Option] = field(default_factory=dict)
     """Options of a built-in generator, for example `depth 2 traces True`."""
+    knobs: dict[str, Option] = field(default_factory=dict)
+    """Changes to the rows before use: `trace remove`, `wrong 0.25`, … (data/transforms.py lists them)."""
     rows: int = 0
     """Use only the first rows of the source; 0 means all. Generators make this many."""
     batch_size: int = 32
     """Rows in one optimizer update; an incomplete last batch of an epoch is dropped."""
     row_length: int = 512
     """Tokens in one packed row, and the longest row kept whole."""
+    row_lengths: tuple[int, ...] = ()
+    """Lengths of packed rows (a program each) of which a step takes the best; empty: row_length alone."""
     rows_per_micro_batch: int = 8
-    """Packed rows computed at once, over all devices; the step scans over as many micro-batches as it takes."""
+    """Packed rows computed at once, over all devices; a step scans over as many micro-batches as it needs."""
     too_long: Literal["drop", "truncate"] = "drop"
-    """What to do with rows longer than row_length: leave them out, or cut the right end (and lose the end token)."""
+    """Rows longer than row_length: leave them out, or cut their right end (and lose the end token)."""
     shuffle: bool = False
     """A new seeded order each epoch; off is the order of the source, as in the paper."""
     weighting: Literal["token_mean", "sequence_mean", "original"] = "token_mean"
@@ -133,7 +164,7 @@ class Run:
 
     name: str = "run"
     init: str = "random"
-    """Start weights: `random`, `smollm2`, `run:NAME` (its last snapshot), `run:NAME@STEP`, or a Hugging Face folder."""
+    """Start weights: `random`, `smollm2`, `run:NAME` (the last snapshot), `run:NAME@STEP`, a model folder."""
     epochs: float = 1.0
     """Passes over the data."""
     seed: int = 0
@@ -186,7 +217,7 @@ class EvaluationConfig:
     chunk: int = 32
     """Tokens decoded between two looks at which sequences have ended."""
     prefill_rows: int = 8
-    """Prompts prefilled at once; a fixed number, so that a prompt's result does not depend on how many wait."""
+    """Prompts prefilled at once; fixed, so that a prompt's result does not depend on how many wait."""
     tensor: int = 1
     """Ways heads and MLP columns are sharded; the other devices share the slots."""
     seed: int = 0
@@ -207,7 +238,7 @@ class Study:
     root: str = "runs"
     """Folder (local or gs://) under which everything of the study is written."""
     data_root: str = ""
-    """Folder that relative `data.source` and benchmark paths are looked up in; empty is the current folder."""
+    """Folder in which `data.source` and benchmark paths are looked up; empty is the current folder."""
     title: str = ""
     description: str = ""
     """A paragraph for the head of the report."""

@@ -22,6 +22,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tests against the oracle exist only where the oracle is installed (`make oracle`).
 collect_ignore = [] if importlib.util.find_spec("torch") else ["oracle"]
 
+SHORT_ROOMS = ("checkpoints", "data", "models", "tokens")
+"""Rooms whose tests all belong to the short set of Python 3.11, where JAX and Flax are older."""
+
 
 def shared_data_folder() -> Path | None:
     """Folder of real data sets, $JAX_SFT_SHARED_DATA or else ../shared/data; None if there is none."""
@@ -40,12 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, without calling them skipped, the tests whose real data sets are not on this machine."""
-    if shared_data_folder() is not None:
-        return
-    absent = [item for item in items if "shared_data" in getattr(item, "fixturenames", ())]
-    config.hook.pytest_deselected(items=absent)
-    items[:] = [item for item in items if item not in absent]
+    """Fill the short set; leave out, without calling it skipped, what needs data sets that are not here."""
+    for item in items:
+        room = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        if room in SHORT_ROOMS and not item.get_closest_marker("slow"):
+            item.add_marker("short")
+    if shared_data_folder() is None:
+        absent = [item for item in items if "shared_data" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in absent]
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,8 @@ def test_a_good_study_is_returned_as_it_is() -> None:
         ("data.rows", 31),
         ("data.batch_size", 0),
         ("data.row_length", 1),
+        ("model.rope_scaling.factor", 0.5),
+        ("data.row_lengths", (512, 1)),
         ("data.rows_per_micro_batch", 0),
         ("optimizer.learning_rate", -1.0),
         ("optimizer.learning_rate", float("inf")),
@@ -103,7 +105,7 @@ def test_names_differ_and_runs_come_after_the_runs_they_start_from() -> None:
 
 
 def test_every_size_of_the_evaluation_is_positive_and_further_problems_are_counted() -> None:
-    for field in ("slots", "context", "chunk", "workers"):
+    for field in ("slots", "context", "chunk", "prefill_rows", "tensor", "workers"):
         with pytest.raises(UsageError, match=rf"evaluation\.{field}"):
             validate(replace(STUDY, benchmarks=(), evaluation=replace(STUDY.evaluation, **{field: 0})))
     broken = dataclasses.replace(STUDY.runs[0], epochs=0.0, init="")
