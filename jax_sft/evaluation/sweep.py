@@ -24,6 +24,7 @@ from jax_sft.generation.engine import Completion, Engine, Request
 from jax_sft.layout import run_folder, unit_folder
 from jax_sft.models.decoder import Params
 from jax_sft.sharding import make_mesh
+from jax_sft.studies import run_from_json
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
 from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -175,8 +176,6 @@ class Sweep:
 
     def _check_template(self, run: Run, template_hash: str) -> None:
         path = run_folder(self.study, run.name) / "run.json"
-        if not path.exists():
-            raise JaxSftError(f"{path}: no such file; train run {run.name} first")
         if read_json(path).get("template_hash") != template_hash:
             raise UsageError(
                 f"run {run.name}: its chat template is not the one that it was trained with, by {path}; "
@@ -201,11 +200,19 @@ def sweep(
             raise UsageError(f"study {study.name}: no run {name!r}; it has {', '.join(known)}")
     names = list(dict.fromkeys(benchmarks or [b.name for b in study.benchmarks]))
     sweeper = Sweep(study, [find_benchmark(study, name) for name in names], console)
-    chosen = [study.run(name) for name in dict.fromkeys(runs)]
+    chosen = [trained_run(study, name) for name in dict.fromkeys(runs)]
     works = [sweeper.plan(run, snapshots_to_sweep(study, run, steps)) for run in chosen]
     for work in works:
         sweeper.generate(work)
     score(study, runs, steps, names)
+
+
+def trained_run(study: Study, name: str) -> Run:
+    """The run as it was trained, flags included: what run.json says; JaxSftError when it is not trained."""
+    path = run_folder(study, name) / "run.json"
+    if not path.exists():
+        raise JaxSftError(f"{path}: no such file; train run {name} first")
+    return run_from_json(read_json(path)["run"], str(path))
 
 
 def snapshots_to_sweep(study: Study, run: Run, steps: Sequence[int] | None) -> list[int]:

@@ -1,7 +1,11 @@
-"""What training reports: a line for each step in metrics.jsonl and TensorBoard, and a progress bar."""
+"""What training reports: each step's numbers in metrics.jsonl and TensorBoard, and a progress bar.
+
+With WANDB_PROJECT in the environment, Weights & Biases gets the same numbers.
+"""
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -14,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from jax_sft.data.loader import Batch
-from jax_sft.errors import JaxSftError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import read_jsonl, write_atomically, write_jsonl
 from jax_sft.training.step import Metrics
 
@@ -118,6 +122,7 @@ class MetricsLog:
         if "://" not in str(folder):
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+        self._wandb = _wandb_run(folder) if os.environ.get("WANDB_PROJECT") else None
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one step's numbers; None (JSON's null) stands for one that is not finite."""
@@ -132,6 +137,8 @@ class MetricsLog:
             for name, value in line.items():
                 if name != "step" and value is not None:
                     self._board.add_scalar(name, value, line["step"])
+        if self._wandb is not None:
+            self._wandb.log(line, step=line["step"])
 
     def flush(self) -> None:
         """Make everything written so far durable enough for a state save to rely on."""
@@ -147,6 +154,20 @@ class MetricsLog:
             self._file.close()
         if self._board is not None:
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _wandb_run(folder: epath.Path) -> Any:
+    """The Weights & Biases run of this folder, named <study>-<run>; a resumed run goes on in the same one."""
+    try:
+        import wandb
+    except ImportError:
+        raise UsageError(
+            "WANDB_PROJECT is set, but wandb is not installed: pip install wandb, or unset it"
+        ) from None
+    name = f"{folder.parent.name}-{folder.name}"
+    return wandb.init(project=os.environ["WANDB_PROJECT"], id=name, name=name, resume="allow")
 
 
 def _earlier_lines(path: epath.Path) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from jax_sft.files import read_json, write_json
 from jax_sft.layout import run_folder, study_folder
 from jax_sft.models.decoder import Params, init_params
 from jax_sft.models.pretrained import load_pretrained, pretrained_config
-from jax_sft.studies import differences, run_to_json, study_to_json
+from jax_sft.studies import differences, run_from_json, run_to_json, study_to_json
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.training.step import TrainState, abstract_state, init_state
 
@@ -44,7 +44,10 @@ def write_identity(
     }
     path = folder / "run.json"
     if path.exists():
-        _refuse_another(folder, read_json(path), identity)
+        old = read_json(path)
+        # Through the dataclass, so that fields added since have their defaults.
+        old["run"] = run_to_json(run_from_json(old["run"], str(path)))
+        _refuse_another(folder, old, identity)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, identity)

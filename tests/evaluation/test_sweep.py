@@ -35,7 +35,8 @@ from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation import completions
 from jax_sft.evaluation.benchmarks.base import load_items
 from jax_sft.evaluation.results import score
-from jax_sft.evaluation.sweep import Sweep, snapshots_to_sweep, sweep
+from jax_sft.evaluation.sweep import Sweep, snapshots_to_sweep, sweep, trained_run
+from jax_sft.files import read_json, write_json
 from jax_sft.generation.engine import Engine, Request
 from jax_sft.models.decoder import Params
 from jax_sft.sharding import make_mesh
@@ -371,12 +372,6 @@ BAD_INPUT: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("run", {}, {"runs": ["first", "third"]}, "no run 'third'; it has first, second"),
     ("step", {}, {"steps": [0, 7]}, "run first: has no snapshot at step 7; there are 0, 2"),
     (
-        "template",
-        {"runs": (replace(FIRST, tokens=replace(FIRST.tokens, template="question_answer")),)},
-        {},
-        r"run first: its chat template is not the one that it was trained with, by .*run.json; restore",
-    ),
-    (
         "prompt too long",
         {
             "evaluation": EvaluationConfig(
@@ -416,8 +411,25 @@ def test_bad_input_is_one_clear_line_before_anything_is_generated(
 
 
 @pytest.mark.usefixtures("no_generation")
+def test_a_template_that_changed_since_training_is_refused(tmp_path: Path, trained: Path) -> None:
+    shutil.copytree(trained, tmp_path / "copy")
+    path = tmp_path / "copy" / "tiny" / "first" / "run.json"
+    write_json(path, read_json(path) | {"template_hash": "another"})
+    with pytest.raises(
+        UsageError, match=r"not the one that it was trained with, by .*run.json"
+    ):
+        sweep(study(tmp_path / "copy"), ["first"])
+
+
+@pytest.mark.usefixtures("no_generation")
+def test_a_sweep_reads_the_run_as_it_was_trained_not_as_the_study_says_now(trained: Path) -> None:
+    changed = study(trained, runs=(replace(FIRST, compute_dtype="bfloat16", epochs=7.0),))
+    assert trained_run(changed, "first") == FIRST
+
+
+@pytest.mark.usefixtures("no_generation")
 def test_a_run_that_is_not_trained_is_refused(tmp_path: Path, trained: Path) -> None:
-    with pytest.raises(JaxSftError, match="first: has no snapshots; train run first first"):
+    with pytest.raises(JaxSftError, match=r"run.json: no such file; train run first first"):
         sweep(study(tmp_path), ["first"])
     shutil.copytree(trained, tmp_path / "copy")
     (tmp_path / "copy" / "tiny" / "first" / "run.json").unlink()

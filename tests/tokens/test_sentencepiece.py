@@ -1,4 +1,4 @@
-"""tokenizer.model files: ids of the sentencepiece library (renewed by `make oracle`), renamed pieces, refusals."""
+"""tokenizer.model files: ids of the sentencepiece library (renewed by `make oracle`), and refusals."""
 
 import json
 import shutil
