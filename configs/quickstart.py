@@ -32,7 +32,7 @@ BASE = Run(
     model=MODEL,
     compute_dtype="float32",
     data=DataConfig(
-        source="miniature_base", rows=26_000, batch_size=32, row_length=128, rows_per_micro_batch=12
+        source="miniature_base", rows=26_000, batch_size=32, row_length=128, rows_per_micro_batch=10
     ),
     optimizer=OptimizerConfig(learning_rate=3e-3, warmup_fraction=0.05, beta2=0.99),
     snapshots=SnapshotConfig(schedule="last", state_every=200),

@@ -86,15 +86,12 @@ class PackingReport:
             )
             if count
         )
-        lengths = ", ".join(f"{length} ({steps})" for length, steps in self.row_lengths.items())
+        lengths = " or ".join(map(str, self.row_lengths))
         return (
-            f"{self.rows} rows{f' ({left_out})' if left_out else ''}, {self.mean_row:.0f} tokens on average, "
-            f"at most {self.longest_row}; {self.total_steps} steps, {self.steps_per_epoch} an epoch, "
-            f"{self.mean_micro_batches:.2f} micro-batches a step (at most {self.max_micro_batches}) of "
-            f"row length (steps) {lengths}; packing "
-            f"{self.efficiency:.1%} full, {self.saved_against_row_length:.1f} times fewer positions than "
-            f"padded rows ({self.saved_against_longest:.1f} times when padded to the longest), "
-            f"attention work uneven by {self.imbalance:.1%}"
+            f"{self.rows} rows{f' ({left_out})' if left_out else ''} of {self.mean_row:.0f} tokens on average, "
+            f"at most {self.longest_row}; {self.total_steps} steps, {self.steps_per_epoch} an epoch; "
+            f"packed rows of {lengths} tokens {self.efficiency:.1%} full, "
+            f"{self.saved_against_row_length:.1f} times fewer positions than padding"
         )
 
 

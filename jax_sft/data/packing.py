@@ -66,7 +66,8 @@ def pack(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each step the row length that computes fewest positions, int64 [S], and its packing, int32 [S, B].
 
-    A row length too short for a step's rows is passed over there. ValueError when none is long enough.
+    Rows are packed with a little room left and, where that computes fewer positions, without. A row length
+    too short for a step's rows is passed over there. ValueError when none is long enough.
     """
     longest_S = lengths_SB.max(axis=1)
     if (longest_S > max(row_lengths)).any():
@@ -79,12 +80,13 @@ def pack(
         if not len(fits_S):
             continue
         longest = int(longest_S[fits_S].max())
-        tried_SB = best_fit(lengths_SB[fits_S], capacity(longest, row_length))
-        needed_S = positions(tried_SB.max(axis=1) + 1, row_length, rows_per_micro_batch)
-        better_S = needed_S < fewest_S[fits_S]
-        improved_S = fits_S[better_S]
-        fewest_S[improved_S], chosen_S[improved_S] = needed_S[better_S], row_length
-        packed_row_SB[improved_S] = tried_SB[better_S]
+        for limit in (capacity(longest, row_length), row_length):
+            tried_SB = best_fit(lengths_SB[fits_S], limit)
+            needed_S = positions(tried_SB.max(axis=1) + 1, row_length, rows_per_micro_batch)
+            better_S = needed_S < fewest_S[fits_S]
+            improved_S = fits_S[better_S]
+            fewest_S[improved_S], chosen_S[improved_S] = needed_S[better_S], row_length
+            packed_row_SB[improved_S] = tried_SB[better_S]
     return chosen_S, packed_row_SB
 
 
@@ -100,7 +102,12 @@ def fit_row_lengths(
     usable = [length for length in candidates if length >= longest]
     if not usable:
         raise ValueError(f"none of the candidate row lengths holds a row of {longest} tokens")
-    packed = [best_fit(lengths_SB, capacity(longest, length)).max(axis=1) + 1 for length in usable]
+    packed = [
+        np.minimum(
+            *(best_fit(lengths_SB, limit).max(axis=1) + 1 for limit in (capacity(longest, length), length))
+        )
+        for length in usable
+    ]
     needed_CS = np.stack(
         [
             positions(rows_S, length, rows_per_micro_batch)

@@ -76,7 +76,7 @@ class Sweep:
     ) -> None:
         """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit."""
         self.study = study
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, soft_wrap=True)
         self.engines: dict[EngineKey, Engine] = {}
         self.mesh = make_mesh(ParallelismConfig(tensor=study.evaluation.tensor))
         self.asked = [(b, store_items(study, b)) for b in benchmarks]

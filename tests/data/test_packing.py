@@ -99,3 +99,10 @@ def test_lengths_that_do_not_fit() -> None:
         best_fit(np.array([[9]]), 8)
     with pytest.raises(ValueError, match=r"1\.\.8"):
         best_fit(np.array([[0]]), 8)
+
+
+def test_room_for_balancing_never_costs_a_micro_batch() -> None:
+    lengths_SB = np.full((3, 32), 131)
+    row_length_S, packed_row_SB = pack(lengths_SB, [264], 16)
+    assert row_length_S.tolist() == [264] * 3
+    assert (packed_row_SB.max(axis=1) + 1).tolist() == [16] * 3

@@ -415,9 +415,7 @@ def test_a_template_that_changed_since_training_is_refused(tmp_path: Path, train
     shutil.copytree(trained, tmp_path / "copy")
     path = tmp_path / "copy" / "tiny" / "first" / "run.json"
     write_json(path, read_json(path) | {"template_hash": "another"})
-    with pytest.raises(
-        UsageError, match=r"not the one that it was trained with, by .*run.json"
-    ):
+    with pytest.raises(UsageError, match=r"not the one that it was trained with, by .*run.json"):
         sweep(study(tmp_path / "copy"), ["first"])
 
 

@@ -1,9 +1,8 @@
 """A study small enough to train in seconds, and a command that trains it in a process of its own.
 
-python -m tests.training.tiny ROOT [processes index port]
+python -m tests.training.tiny ROOT RUN
 """
 
-import json
 import os
 import random
 import subprocess
@@ -20,6 +19,7 @@ from jax_sft.config import (
     Study,
     replace,
 )
+from jax_sft.files import write_jsonl
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MODEL = ModelConfig(
@@ -40,13 +40,23 @@ RUN = Run(
     optimizer=OptimizerConfig(learning_rate=1e-2),
     snapshots=SnapshotConfig(schedule="0, 3, every 8, last", state_every=7),
 )
-"""30 steps, 4 an epoch, each of one or two micro-batches."""
+"""30 steps, 4 an epoch, each of two micro-batches."""
+SHORT = replace(
+    RUN,
+    name="short",
+    epochs=2,
+    model=replace(MODEL, num_layers=1),
+    snapshots=SnapshotConfig(schedule="0, 3, last", state_every=3),
+)
+"""8 steps of a smaller model, for processes that wait for each other a lot."""
+RUNS = {run.name: run for run in (RUN, SHORT)}
 
 
 def study(root: Path | str, *runs: Run, **changes: Any) -> tuple[Study, Run]:
     """A study of `runs` (or of RUN with `changes`) under `root`, and its last run."""
     runs = runs or (replace(RUN, **changes),)
-    write_rows(Path(root) / "rows.jsonl")
+    if not (Path(root) / "rows.jsonl").exists():
+        write_rows(Path(root) / "rows.jsonl")
     return Study(name="study", root=str(root), data_root=str(root), runs=runs), runs[-1]
 
 
@@ -58,14 +68,13 @@ def write_rows(path: Path) -> None:
         start, length = rng.randint(0, 99), rng.randint(2, 24)
         counted = " ".join(str(start + i) for i in range(length))
         rows.append({"id": str(number), "prompt": f"count {length} from {start}", "response": counted})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
 
 
 def start_process(
-    root: Path | str, devices: int = 1, job: tuple[int, int, int] = (1, 0, 0)
+    root: Path | str, run: Run = RUN, devices: int = 1, job: tuple[int, int, int] = (1, 0, 0)
 ) -> subprocess.Popen:
-    """Train RUN under `root` in a new process with its own devices; `job` is processes, index, port."""
+    """Train one of RUNS under `root` in a new process with its own devices; `job`: processes, index, port."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
@@ -77,19 +86,19 @@ def start_process(
             "JAX_NUM_PROCESSES": str(processes),
             "JAX_PROCESS_ID": str(index),
         }
-    command = [sys.executable, "-m", "tests.training.tiny", str(root)]
+    command = [sys.executable, "-m", "tests.training.tiny", str(root), run.name]
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
 
 
 def main() -> None:
-    """Train RUN under the folder that is the first argument."""
+    """Train the run that is the second argument under the folder that is the first."""
     from jax_sft.distributed import join_processes
     from jax_sft.training.loop import train
 
     join_processes()
-    train(*study(sys.argv[1]))
+    train(*study(sys.argv[1], RUNS[sys.argv[2]]))
 
 
 if __name__ == "__main__":

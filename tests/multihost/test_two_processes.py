@@ -1,0 +1,151 @@
+"""Two real processes of four devices each, against one process of eight."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jax_sft.checkpoints.store import state_store
+from jax_sft.distributed import HEARTBEAT_SECONDS, join_processes
+from jax_sft.errors import UsageError
+from jax_sft.sharding import make_mesh
+from jax_sft.training.loop import train
+from jax_sft.training.step import abstract_state
+from tests.training.tiny import SHORT, start_process, study
+
+
+def start_two(root: Path) -> list[subprocess.Popen]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [start_process(root, SHORT, devices=4, job=(2, index, port)) for index in (0, 1)]
+
+
+def lines(root: Path) -> list[dict[str, Any]]:
+    """Whole lines of metrics.jsonl."""
+    path = run_folder(root) / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def wait_for_step(root: Path, step: int, processes: list[subprocess.Popen]) -> None:
+    while len(lines(root)) < step:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[1]
+        time.sleep(0.01)
+
+
+def run_folder(root: Path) -> Path:
+    return root / "study" / SHORT.name
+
+
+def final_state(root: Path) -> Any:
+    with state_store(run_folder(root)) as store:
+        return store.load(8, abstract_state(SHORT, make_mesh(SHORT.parallelism)))
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a study trained by this process with its eight devices."""
+    root = tmp_path_factory.mktemp("one")
+    train(*study(root, SHORT))
+    return root
+
+
+def assert_same_run(two: Path, one: Path) -> None:
+    found, wanted = lines(two), lines(one)
+    assert [line["step"] for line in found] == list(range(1, 9))
+    for name in ("loss", "gradient_norm"):
+        got, want = ([line[name] for line in each] for each in (found, wanted))
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+    for kind in ("snapshots", "state"):
+        names = [{path.name for path in (run_folder(root) / kind).iterdir()} for root in (two, one)]
+        assert names[0] == names[1]
+    # What two processes saved, one process reads.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        final_state(two).params,
+        final_state(one).params,
+    )
+
+
+def test_two_processes_go_on_where_one_stopped(one: Path, tmp_path: Path) -> None:
+    """One process saved the state of step 6; two restore it onto their devices, train on and save."""
+    two = shutil.copytree(one, tmp_path / "two")
+    for folder in ("state/8", "snapshots/8"):
+        shutil.rmtree(run_folder(two) / folder)
+    shutil.rmtree(run_folder(two) / "tensorboard")
+    told = [process.communicate()[1] for process in start_two(two)]
+    assert "going on from step 6" in told[0], told[0]
+    assert told[1] == "", "only process 0 speaks"
+    assert len(list((run_folder(two) / "tensorboard").iterdir())) == 1
+    assert_same_run(two, one)
+
+
+@pytest.mark.slow
+def test_two_killed_processes_go_on_like_one(one: Path, tmp_path: Path) -> None:
+    processes = start_two(tmp_path)
+    wait_for_step(tmp_path, 5, processes)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    assert len(lines(tmp_path)) < 8
+    told = [process.communicate()[1] for process in start_two(tmp_path)]
+    assert "going on from step 3" in told[0], told[0]
+    assert_same_run(tmp_path, one)
+
+
+@pytest.mark.slow
+def test_when_one_process_dies_the_other_ends(tmp_path: Path) -> None:
+    processes = start_two(tmp_path)
+    wait_for_step(tmp_path, 2, processes)
+    processes[1].kill()
+    processes[1].communicate()
+    start = time.monotonic()
+    processes[0].communicate(timeout=2 * HEARTBEAT_SECONDS + 30)
+    assert processes[0].returncode != 0
+    assert time.monotonic() - start < 2 * HEARTBEAT_SECONDS + 30
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1234"},
+            "JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES, JAX_PROCESS_ID is not: "
+            "set all three or none",
+        ),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
+            "JAX_PROCESS_ID '2' must be a number below JAX_NUM_PROCESSES '2'",
+        ),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"},
+            "JAX_PROCESS_ID '0' must be a number below JAX_NUM_PROCESSES 'two'",
+        ),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "host", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
+            "JAX_COORDINATOR_ADDRESS 'host' must be host:port",
+        ),
+    ],
+)
+def test_a_job_half_described_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError) as caught:
+        join_processes()
+    assert str(caught.value) == message
+
+
+def test_alone_without_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    join_processes()
+    assert not jax.distributed.is_initialized()
