@@ -136,7 +136,8 @@ def quickstart(words: list[str], args: list[str]) -> None:
 
     for run in study.runs:
         loop.train(study, run)
-    sweeping.sweep(study, [run.name for run in study.runs], None, None)
+    # The base is what its fine-tunings are at step 0.
+    sweeping.sweep(study, [run.name for run in study.runs if run.init != "random"])
     write_report(study)
 
 

@@ -88,9 +88,9 @@ class PackingReport:
         )
         lengths = " or ".join(map(str, self.row_lengths))
         return (
-            f"{self.rows} rows{f' ({left_out})' if left_out else ''} of {self.mean_row:.0f} tokens on average, "
-            f"at most {self.longest_row}; {self.total_steps} steps, {self.steps_per_epoch} an epoch; "
-            f"packed rows of {lengths} tokens {self.efficiency:.1%} full, "
+            f"{self.rows} rows{f' ({left_out})' if left_out else ''} of {self.mean_row:.0f} tokens on "
+            f"average, at most {self.longest_row}; {self.total_steps} steps, {self.steps_per_epoch} an "
+            f"epoch; packed rows of {lengths} tokens {self.efficiency:.1%} full, "
             f"{self.saved_against_row_length:.1f} times fewer positions than padding"
         )
 
