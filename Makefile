@@ -17,13 +17,13 @@ quickstart: $(VENV)/.ready ## a whole study in miniature on this machine, with i
 	@$(BIN)/jax-sft quickstart
 
 test: lint ## style, types, floors and every test that is not slow
-	$(BIN)/pytest -q -n $(WORKERS) -m "not slow and not oracle"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not oracle"
 
 test-all: lint ## the slow tests too
-	$(BIN)/pytest -q -n $(WORKERS) -m "not oracle"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not oracle"
 
 test-short: $(VENV)/.ready ## the fast unit tests alone
-	$(BIN)/pytest -q -n $(WORKERS) -m short
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m short
 
 lint: $(VENV)/.ready ## style, types and floors
 	$(BIN)/ruff check .

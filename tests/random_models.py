@@ -73,7 +73,8 @@ def random_config(number: int) -> dict[str, Any]:
         "tie_word_embeddings": bool(rng.random() < 0.5),
         "max_position_embeddings": 10 if scaling else 64,
         "hidden_act": "silu",
-        "rope_scaling": scaling,
+        # A copy: transformers writes rope_theta into the dictionary it is given.
+        "rope_scaling": dict(scaling) if scaling else None,
         **_OWN_FIELDS[family],
     }
 

@@ -11,6 +11,8 @@ from etils import epath
 from jax_sft.errors import UsageError
 from jax_sft.files import read_json, read_jsonl, write_atomically, write_json, write_jsonl
 
+pytestmark = pytest.mark.short
+
 
 def test_json_there_and_back(tmp_path: Path) -> None:
     value = {"b": [1, None, True], "a": {"é": "×"}}

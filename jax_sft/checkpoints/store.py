@@ -27,6 +27,7 @@ STATES_KEPT = 2
 REMEDY = "earlier saves are intact; mend the cause, then the same command goes on from the last state"
 _ITEM = "tree"
 _LISTING = "files.json"
+_PIECE = 1 << 24
 
 # Orbax logs the traceback of every error that it also raises; the person at the terminal gets one line.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -130,8 +131,7 @@ class Store:
         for name, (size, checksum) in listing:
             if not (save / name).exists():
                 return f"{name} is missing"
-            data = (save / name).read_bytes()
-            if len(data) != size or zlib.crc32(data) != checksum:
+            if _checksum(save / name) != (size, checksum):
                 return f"{name} has changed since it was saved (its size or checksum differs)"
         return ""
 
@@ -164,8 +164,12 @@ def _relative(path: epath.Path, folder: epath.Path) -> str:
 
 
 def _checksum(path: epath.Path) -> tuple[int, int]:
-    data = path.read_bytes()
-    return len(data), zlib.crc32(data)
+    """Size and CRC-32 of a file, read in pieces."""
+    size = checksum = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
+    return size, checksum
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:

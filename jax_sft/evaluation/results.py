@@ -19,6 +19,8 @@ from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 from jax_sft.layout import items_file, run_folder, unit_folder
 
 Unit = tuple[str, int, str]  # run, step, benchmark
+TABLE_WIDTH = 120
+"""Characters of the score table where it is not printed to a terminal."""
 
 
 def store_items(study: Study, config: BenchmarkConfig) -> list[Item]:
@@ -186,7 +188,10 @@ def score(
             folder, config = unit_folder(study, run, step, name), find_benchmark(study, name)
             items = read_items(study, name)
             scored.append(score_unit(folder, items, config, study=study.name, run=run, step=step, pool=pool))
-    Console().print(score_table(scored))
+    console = Console()
+    if not console.is_terminal:  # a file has no width to keep to
+        console.width = TABLE_WIDTH
+    console.print(score_table(scored))
     return scored
 
 

@@ -20,6 +20,7 @@ from jax_sft.sharding import constrain
 
 Params = dict[str, Any]
 CPU_UNROLL = 8
+"""Layers in one iteration of the scan on CPU, where unrolled layers train about a fifth faster."""
 
 
 def _init(scale: float, *axes: str | None) -> Any:

@@ -25,7 +25,8 @@ def train(study: Study, run: Run) -> None:
     UsageError when the configuration does not fit the data, the devices or what the folder holds already;
     JaxSftError when saving fails or gradients stay infinite. Both leave earlier saves as they are.
     """
-    console = Console(stderr=True, soft_wrap=True, quiet=jax.process_index() > 0)
+    quiet = jax.process_index() > 0
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=quiet)
     template, plan = prepare(study, run)
     mesh = make_mesh(run.parallelism)
     check_batch(run.data, mesh)
@@ -60,7 +61,8 @@ def begin(study: Study, run: Run, mesh: Mesh, saves: Saves, console: Console) ->
         return start_state(study, run, mesh)
     console.print(f"{run.name}: going on from step {step}")
     if missed := saves.missed(step):
-        console.print(f"[yellow]{run.name}: training is past the snapshots at {missed}; they are not made")
+        told = f"{run.name}: training is past the snapshots at {missed}; they are not made"
+        console.print(told, style="yellow")
     return saves.states.load(step, abstract_state(run, mesh), checked=True)
 
 

@@ -97,7 +97,8 @@ class Reporter:
             return
         self._skipped = line["skipped"]
         self._skips_in_a_row += 1
-        self._console.print(f"[yellow]{self._name}: step {line['step']} skipped: its gradient is not finite")
+        told = f"{self._name}: step {line['step']} skipped: its gradient is not finite"
+        self._console.print(told, style="yellow")
         if self._skips_in_a_row >= SKIPS_IN_A_ROW:
             raise JaxSftError(
                 f"{self._name}: {SKIPS_IN_A_ROW} steps in a row had no finite gradient, the last is step "

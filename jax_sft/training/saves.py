@@ -73,7 +73,7 @@ def last_sound_state(states: Store, console: Console) -> int | None:
         if not fault:
             sound = step
             break
-        console.print(f"[yellow]{states.folder / str(step)}: {fault}; passed over")
+        console.print(f"{states.folder / str(step)}: {fault}; passed over", style="yellow")
     sound = int(multihost_utils.broadcast_one_to_all(np.int32(sound)))
     for step in saved:
         if step > sound:

@@ -5,6 +5,8 @@ import pytest
 from jax_sft.checkpoints.schedules import snapshot_steps
 from jax_sft.errors import UsageError
 
+pytestmark = pytest.mark.short
+
 
 @pytest.mark.parametrize(
     ("schedule", "total", "per_epoch", "steps"),

@@ -161,6 +161,8 @@ def no_room_for_files_above(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+# Orbax drops the event loop of a save that failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_failed_save_is_an_error_of_one_line_and_harms_no_other(run_folder: Path) -> None:
     with no_room_for_files_above(20_000), pytest.raises(JaxSftError) as caught:  # noqa: SIM117
         with state_store(run_folder) as store:
@@ -177,6 +179,8 @@ def test_a_failed_save_is_an_error_of_one_line_and_harms_no_other(run_folder: Pa
         assert_same(store.load(4, TARGET), tree(4))
 
 
+# Orbax drops the event loop of a save that failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_failed_save_surfaces_while_training_goes_on(tmp_path: Path) -> None:
     with state_store(tmp_path) as store:
         with no_room_for_files_above(20_000):

@@ -7,6 +7,8 @@ import pytest
 
 from jax_sft.training.loss import weighted_nll
 
+pytestmark = pytest.mark.short
+
 R, T, D, V = 3, 20, 16, 61
 CHUNKS = (1, 3 * 6, 3 * 7, 10_000)
 """Tokens at once: one; 6 a row; 7, which does not divide a row; more than there are."""

@@ -10,6 +10,8 @@ from etils import epath
 from jax_sft.errors import UsageError
 from jax_sft.training.metrics import MetricsLog
 
+pytestmark = pytest.mark.short
+
 
 def line(step: int, loss: float | None = 1.5) -> dict[str, Any]:
     return {"step": step, "loss": loss, "skipped": 0}

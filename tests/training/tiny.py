@@ -14,6 +14,7 @@ from jax_sft.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
+    ParallelismConfig,
     Run,
     SnapshotConfig,
     Study,
@@ -39,6 +40,8 @@ RUN = Run(
     ),
     optimizer=OptimizerConfig(learning_rate=1e-2),
     snapshots=SnapshotConfig(schedule="0, 3, every 8, last", state_every=7),
+    # Whole parameters everywhere, for speed: eight devices on two cores take long to gather them.
+    parallelism=ParallelismConfig(replica=-1, fsdp=1),
 )
 """30 steps, 4 an epoch, each of two micro-batches."""
 SHORT = replace(
@@ -47,6 +50,7 @@ SHORT = replace(
     epochs=2,
     model=replace(MODEL, num_layers=1),
     snapshots=SnapshotConfig(schedule="0, 3, last", state_every=3),
+    parallelism=ParallelismConfig(fsdp=-1),
 )
 """8 steps of a smaller model, for processes that wait for each other a lot."""
 RUNS = {run.name: run for run in (RUN, SHORT)}
