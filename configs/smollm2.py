@@ -55,7 +55,7 @@ def study() -> Study:
             rows_per_micro_batch=2,
         ),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_fraction=0.1),
-        snapshots=SnapshotConfig(schedule="0, 2, 6, 12, last", state_every=6),
+        snapshots=SnapshotConfig(schedule="0, 6, last", state_every=6),
     )
     benchmarks = (
         BenchmarkConfig(
