@@ -41,7 +41,9 @@ class Store:
 
     def __init__(self, folder: epath.PathLike, keep: int | None = None, read_only: bool = False) -> None:
         """Open `folder`, keeping the last `keep` saves (None keeps all)."""
-        self.folder = epath.Path(folder)
+        local = "://" not in str(folder)
+        # Orbax refuses relative paths, such as the default root.
+        self.folder = epath.Path(os.path.abspath(folder) if local else folder)
         self._saving = -1
         seal = ocp.options.AsyncOptions(post_finalization_callback=self._seal)
         options = ocp.CheckpointManagerOptions(
