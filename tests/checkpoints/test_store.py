@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from jax_sft.checkpoints.store import Store, load_snapshot, snapshot_store, state_store, to_snapshot
 from jax_sft.errors import JaxSftError
@@ -51,6 +52,20 @@ def test_states_come_back_bitwise_and_the_last_two_are_kept(run_folder: Path) ->
         assert_same(store.load(2, TARGET), tree(2))
         assert_same(store.load(3, TARGET), tree(3))
     assert sorted(path.name for path in (run_folder / "state").iterdir()) == ["2", "3"]
+
+
+def test_a_relative_folder_is_as_good_as_a_whole_path(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    with state_store(epath.Path(run_folder.name)) as store:
+        store.save(4, tree(4))
+    with state_store(epath.Path(run_folder.name)) as store:
+        assert_same(store.load(4, TARGET), tree(4))
+    with snapshot_store(epath.Path("new")) as store:
+        store.save(0, to_snapshot(tree(0)))
+    read = load_snapshot(epath.Path("new"), 0, TARGET)
+    assert_same(read, jax.tree.map(lambda x: x.astype(jnp.float32), to_snapshot(tree(0))))
 
 
 def test_a_state_moves_to_other_shardings(run_folder: Path) -> None:
