@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Option = bool | int | float | str
+Remat = Literal["none", "minimal", "save_qkv", "save_attention", "offload", "full"]
 Group = Literal["in_domain", "reasoning", "general", "safety"]
 GROUPS: tuple[Group, ...] = ("in_domain", "reasoning", "general", "safety")
 
@@ -130,6 +131,8 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.01
     """Decoupled, on every parameter, as in the paper."""
+    first_moment: Literal["as_weights", "bfloat16"] = "as_weights"
+    """Type of Adam's first moment; bfloat16 saves 2 bytes a weight beside float32 weights."""
     clip_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down; 0 turns clipping off."""
 
@@ -170,9 +173,11 @@ class Run:
     seed: int = 0
     """Seeds initial weights, generated data and shuffling."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of activations and matrix products; parameters stay float32."""
-    remat: bool = False
-    """Recompute each layer's activations in the backward pass."""
+    """Type of activations and matrix products; softmax, norms, rope and loss are in float32 always."""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights and of Adam's moments; bfloat16 is how the paper trained."""
+    remat: Remat = "none"
+    """What the backward pass recomputes of a layer, from nothing to all (models/remat.py)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
     data: DataConfig = field(default_factory=DataConfig)

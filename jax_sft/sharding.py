@@ -112,6 +112,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def platform() -> str:
+    """`tpu`, `gpu` or `cpu`: what the mesh that is set is made of, or without one the devices here."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None:
+        return jax.default_backend()
+    kind = device.device_kind.lower()
+    return next((name for name in ("tpu", "cpu") if name in kind), "gpu")
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Ask for the layout that the table gives `x`, whose axes are named; nothing outside a mesh."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -14,13 +14,13 @@ RUN = Run(name="cot", epochs=3.0, optimizer=OptimizerConfig(learning_rate=1e-3, 
 def test_flags_change_what_they_name_and_nothing_else() -> None:
     assert parse_run_flags(RUN, []) == RUN
     run = parse_run_flags(
-        RUN, ["--optimizer.learning-rate", "1e-4", "--remat", "--data.rows=640", "--init", "run:b"]
+        RUN, ["--optimizer.learning-rate", "1e-4", "--remat", "full", "--data.rows=640", "--init", "run:b"]
     )
     assert run == Run(
         name="cot",
         init="run:b",
         epochs=3.0,
-        remat=True,
+        remat="full",
         data=DataConfig(rows=640),
         optimizer=OptimizerConfig(learning_rate=1e-4, schedule="constant"),
     )

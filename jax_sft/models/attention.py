@@ -1,8 +1,9 @@
-"""Attention over packed rows (training, prefill) and over a key/value cache (decode), in plain JAX.
+"""Attention over packed rows (training, prefill) and over a key/value cache (decode).
 
-Both fold the query heads that share one key/value head into rows of a single batched matrix product, and
-divide by the softmax sum after the product with the values, which is smaller than the weights.
-Softmax is computed in float32.
+On TPU packed rows go through the splash kernel; everywhere else, and for decode, this is plain JAX. Both
+fold the query heads that share one key/value head into rows of a single batched matrix product, and divide
+by the softmax sum after the product with the values, which is smaller than the weights. Softmax is computed
+in float32.
 """
 
 from functools import partial
@@ -10,8 +11,24 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jax_sft.models.splash import block_size, splash_rows
+from jax_sft.sharding import platform
+
 QUERY_CHUNK = 128
 MASKED = -1e30
+
+
+def attend(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array) -> jax.Array:
+    """Causal attention within each segment of packed rows -> [B, T, H, d], by the best way there is.
+
+    That is splash attention where the mesh that is set is of TPUs and a block divides each device's tokens,
+    and `attend_rows` elsewhere.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    tokens = q_BTHd.shape[1] // mesh.shape.get("sequence", 1)
+    if not mesh.empty and platform() == "tpu" and block_size(tokens):
+        return splash_rows(q_BTHd, k_BTKd, v_BTKd, segments_BT)
+    return attend_rows(q_BTHd, k_BTKd, v_BTKd, segments_BT)
 
 
 def attend_rows(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array) -> jax.Array:

@@ -11,12 +11,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from jax_sft.config import ModelConfig
-from jax_sft.models.attention import attend_cache, attend_rows
+from jax_sft.config import ModelConfig, Remat
+from jax_sft.models.attention import attend, attend_cache
 from jax_sft.models.kv_cache import KVCache, LayerCache, append
+from jax_sft.models.remat import rematerialised
 from jax_sft.models.rope import Rope, rope_tables, rotate
-from jax_sft.sharding import constrain
+from jax_sft.sharding import constrain, platform
 
 Params = dict[str, Any]
 CPU_UNROLL = 8
@@ -115,7 +117,8 @@ class Attention(nn.Module):
         q_BTHd, k_BTKd = rotate(q_BTHd, rope), rotate(k_BTKd, rope)
         if cache is None:
             assert segments_BT is not None, "rows need segments"
-            out_BTHd = attend_rows(q_BTHd, k_BTKd, v_BTKd, segments_BT)
+            q_BTHd, k_BTKd, v_BTKd = (checkpoint_name(x, "qkv") for x in (q_BTHd, k_BTKd, v_BTKd))
+            out_BTHd = attend(q_BTHd, k_BTKd, v_BTKd, segments_BT)
             made = LayerCache(k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3))
         else:
             assert position_B is not None, "a cache needs positions"
@@ -153,6 +156,7 @@ class Block(nn.Module):
         position_B: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         c = self.config
+        x_BTD = checkpoint_name(x_BTD, "residual")
         normed = RMSNorm(c.norm_eps, name="attention_norm")(x_BTD)
         mixed, made = Attention(c, name="attention")(normed, rope, segments_BT, cache, position_B)
         x_BTD = x_BTD + mixed
@@ -166,7 +170,7 @@ class Decoder(nn.Module):
 
     config: ModelConfig
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
     keep_cache: bool = False
 
     @nn.compact
@@ -177,14 +181,14 @@ class Decoder(nn.Module):
         size = (c.vocab_size, c.hidden_size)
         table_VD = Table("embedding", size, ("vocab", "embed"), name="embed")()
         x_BTD = constrain(table_VD.astype(self.dtype)[tokens_BT], "batch", "time", None)
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        block = rematerialised(Block, self.remat)
         layers = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=c.num_layers,
-            unroll=min(CPU_UNROLL, c.num_layers) if jax.default_backend() == "cpu" else 1,
+            unroll=min(CPU_UNROLL, c.num_layers) if platform() == "cpu" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         rope = rope_tables(positions_BT, c, segments_BT)
@@ -214,7 +218,7 @@ def forward_rows(
     positions_BT: jax.Array,
     segments_BT: jax.Array,
     dtype: Any = jnp.float32,
-    remat: bool = False,
+    remat: Remat = "none",
     keep_cache: bool = False,
 ) -> tuple[jax.Array, LayerCache | None]:
     """Final hidden states [B, T, D] of packed rows, and with `keep_cache` all layers' keys and values.

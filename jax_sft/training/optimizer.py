@@ -29,6 +29,11 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
     return optax.chain(
         clip,
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
+        optax.scale_by_adam(
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.epsilon,
+            mu_dtype=jnp.bfloat16 if config.first_moment == "bfloat16" else None,
+        ),
         optax.add_decayed_weights(config.weight_decay),
     )

@@ -19,7 +19,7 @@ from jax_sft.models.decoder import Params, init_params
 from jax_sft.models.pretrained import load_pretrained, pretrained_config
 from jax_sft.studies import differences, run_from_json, run_to_json, study_to_json
 from jax_sft.tokens.templates import ChatTemplate
-from jax_sft.training.step import TrainState, abstract_state, init_state
+from jax_sft.training.step import TrainState, abstract_state, cast_params, init_state
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 FREE_TO_CHANGE = ("parallelism", "snapshots")
@@ -77,11 +77,13 @@ def parse_init(init: str) -> tuple[str, int | None]:
 
 
 def start_params(study: Study, run: Run, mesh: Mesh) -> Params:
-    """The float32 weights before the first update: random, imported, or another run's snapshot."""
+    """The weights before the first update: random, imported, or another run's snapshot."""
     target = abstract_state(run, mesh).params
     if run.init == "random":
         shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-        make = jax.jit(lambda key: nn.unbox(init_params(run.model, key)), out_shardings=shardings)
+        make = jax.jit(
+            lambda key: cast_params(nn.unbox(init_params(run.model, key)), run), out_shardings=shardings
+        )
         return make(jax.random.key(run.seed))
     if run.init.startswith("run:"):
         return _params_of_run(study, run, target)

@@ -30,7 +30,7 @@ class TrainState:
     skipped: jax.Array
     """Updates left out because a gradient was not finite, int32."""
     params: Params
-    """float32 master weights."""
+    """Master weights, in the run's `param_dtype`."""
     opt_state: optax.OptState
 
 
@@ -70,8 +70,13 @@ def abstract_state(run: Run, mesh: Mesh) -> TrainState:
 
     Adam's moments are sharded as the parameters they belong to.
     """
-    boxed = jax.eval_shape(lambda: init_params(run.model, jax.random.key(0)))
+    boxed = jax.eval_shape(lambda: cast_params(init_params(run.model, jax.random.key(0)), run))
     return place_abstract(jax.eval_shape(lambda params: init_state(run, params), boxed), mesh)
+
+
+def cast_params(params: Params, run: Run) -> Params:
+    """The parameters in the run's `param_dtype`."""
+    return jax.tree.map(lambda p: p.astype(run.param_dtype), params)
 
 
 def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[jax.Array, Params]:
@@ -95,9 +100,9 @@ def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[ja
     def body(m: jax.Array, carry: tuple[jax.Array, Params]) -> tuple[jax.Array, Params]:
         loss, gradients = carry
         part, d_params = jax.value_and_grad(loss_of)(params, m)
-        return loss + part, jax.tree.map(jnp.add, gradients, d_params)
+        return loss + part, jax.tree.map(lambda sum_, d: sum_ + d.astype(jnp.float32), gradients, d_params)
 
-    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+    zero = (jnp.zeros((), jnp.float32), jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))
     return jax.lax.fori_loop(0, batch.micro_batches, body, zero)
 
 
@@ -109,11 +114,11 @@ def train_step(
     norm = optax.tree.norm(gradients)
     rate = learning_rate(run.optimizer, state.step, total_steps)
     directions, opt_state = make_optimizer(run.optimizer).update(gradients, state.opt_state, state.params)
-    updated = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
+    updated = jax.tree.map(lambda p, d: p.astype(jnp.float32) - rate * d, state.params, directions)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
 
     def keep(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        return jax.tree.map(lambda a, b: jnp.where(finite, a.astype(b.dtype), b), new, old)
 
     state = TrainState(
         step=state.step + 1,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.config import ModelConfig, replace
+from jax_sft.config import ModelConfig, Remat, replace
 from jax_sft.models.attention import QUERY_CHUNK
 from jax_sft.models.decoder import (
     Params,
@@ -123,15 +123,16 @@ def test_perturbing_an_example_changes_no_bit_of_its_neighbours() -> None:
     assert not np.isclose(before_BTD[segments_BT == 2], after_BTD[segments_BT == 2]).all(axis=1).any()
 
 
-def test_remat_changes_neither_value_nor_gradient() -> None:
+@pytest.mark.parametrize("remat", ["minimal", "save_qkv", "save_attention", "offload", "full"])
+def test_remat_changes_neither_value_nor_gradient(remat: Remat) -> None:
     params, rows = random_params(BASE), pack([[20, 9], [32]], 32)
 
-    def loss(params: Params, remat: bool) -> jax.Array:
+    def loss(params: Params, remat: Remat) -> jax.Array:
         hidden_BTD, _ = forward_rows(params, BASE, *map(jnp.asarray, rows), remat=remat)
         return jnp.sum(hidden_BTD**2)
 
     run: Any = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-    (plain, plain_gradients), (again, again_gradients) = run(params, False), run(params, True)
+    (plain, plain_gradients), (again, again_gradients) = run(params, "none"), run(params, remat)
     assert np.isclose(plain, again, rtol=1e-6)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain_gradients, again_gradients

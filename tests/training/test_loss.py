@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.training.loss import weighted_nll
+from jax_sft.config import ParallelismConfig
+from jax_sft.sharding import make_mesh
+from jax_sft.training.loss import TILE_ELEMENTS, weighted_nll
 
 pytestmark = pytest.mark.short
 
-R, T, D, V = 3, 20, 16, 61
+R, T, D, V = 3, 20, 16, 60
 CHUNKS = (1, 3 * 6, 3 * 7, 10_000)
 """Tokens at once: one; 6 a row; 7, which does not divide a row; more than there are."""
 
@@ -42,20 +44,39 @@ def problem(kind: str) -> tuple[jax.Array, ...]:
     )
 
 
-value_and_gradients = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)), static_argnums=4)
+value_and_gradients = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)), static_argnums=(4, 5))
 naive_value_and_gradients = jax.jit(jax.value_and_grad(naive, argnums=(0, 1)))
 
 
+@pytest.mark.parametrize("tile_elements", [TILE_ELEMENTS, D * 20], ids=["one tile", "four tiles"])
 @pytest.mark.parametrize("chunk_tokens", CHUNKS)
 @pytest.mark.parametrize("kind", ["dense", "sparse", "a row without weights", "padding alone"])
-def test_equals_the_plain_loss_and_its_gradients(kind: str, chunk_tokens: int) -> None:
+def test_equals_the_plain_loss_and_its_gradients(kind: str, chunk_tokens: int, tile_elements: int) -> None:
     arrays = problem(kind)
-    loss, gradients = value_and_gradients(*arrays, chunk_tokens)
+    loss, gradients = value_and_gradients(*arrays, chunk_tokens, tile_elements)
     want, want_gradients = naive_value_and_gradients(*arrays)
     np.testing.assert_allclose(loss, want, rtol=1e-5, atol=1e-6)
     for got, wanted in zip(gradients, want_gradients, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
     assert (kind == "padding alone") == (not np.asarray(loss).any())
+
+
+@pytest.mark.parametrize("tile_elements", [TILE_ELEMENTS, D * 10], ids=["one tile", "tiles"])
+@pytest.mark.parametrize("sizes", [(1, 4, 1, 1), (2, 1, 1, 4), (1, 2, 2, 2)])
+def test_equals_the_plain_loss_on_a_mesh(sizes: tuple[int, ...], tile_elements: int) -> None:
+    hidden_RTD, kernel_DV, targets_RT, weights_RT = problem("sparse")
+    arrays = (
+        jnp.tile(hidden_RTD[:2], (2, 1, 1)),
+        kernel_DV,
+        *(jnp.tile(x[:2], (2, 1)) for x in (targets_RT, weights_RT)),
+    )
+    want, want_gradients = naive_value_and_gradients(*arrays)
+    mesh = make_mesh(ParallelismConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
+    with jax.set_mesh(mesh):
+        loss, gradients = value_and_gradients(*arrays, 8, tile_elements)
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    for got, wanted in zip(gradients, want_gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_alone_equals_loss_with_gradients() -> None:
