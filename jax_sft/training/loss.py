@@ -148,7 +148,7 @@ def _run_shard(
         (jnp.count_nonzero(weights_RT, axis=1).max() + C - 1) // C,
         C,
         gathered_DV,
-        _tiles(*gathered_DV.shape, tile_elements),
+        _tiles(gathered_DV, tile_elements),
         vocab_axis,
     )
     reduce = _reduce_scatter if sharded else (lambda d_kernel: d_kernel)
@@ -164,10 +164,10 @@ def _run_shard(
     return loss, d_hidden_RTD, d_kernel_DV.astype(kernel_DV.dtype)
 
 
-def _tiles(D: int, V: int, tile_elements: int) -> int:
+def _tiles(kernel_DV: jax.Array, tile_elements: int) -> int:
     """Into how many tiles the vocabulary is cut: the least power of two that suffices and divides it."""
     tiles = 1
-    while tiles * tile_elements < D * V and V % (2 * tiles) == 0:
+    while tiles * tile_elements < kernel_DV.size and kernel_DV.shape[1] % (2 * tiles) == 0:
         tiles *= 2
     return tiles
 
@@ -260,7 +260,8 @@ def _totals(p: _Problem) -> tuple[jax.Array, jax.Array]:
         return jax.lax.fori_loop(0, p.chunks, body, carry), None
 
     zeros_RN = jnp.zeros_like(p.weights_RN)
-    carry, _ = jax.lax.scan(tile, (zeros_RN + LOWEST, zeros_RN, zeros_RN), jnp.arange(p.tiles))
+    start: tuple[jax.Array, ...] = (zeros_RN + LOWEST, zeros_RN, zeros_RN)
+    carry, _ = jax.lax.scan(tile, start, jnp.arange(p.tiles))
     return _combine(p, *carry)
 
 
@@ -312,7 +313,8 @@ def _is_target(logits_RCV: jax.Array, targets_RC: jax.Array) -> jax.Array:
 
 def _pick(logits_RCV: jax.Array, targets_RC: jax.Array) -> jax.Array:
     """The targets' logits; 0 for targets that are not among these."""
-    return jnp.sum(jnp.where(_is_target(logits_RCV, targets_RC), logits_RCV, 0.0), axis=-1)
+    found_RC = jnp.take_along_axis(logits_RCV, targets_RC[:, :, None], axis=-1, mode="clip")[:, :, 0]
+    return jnp.where((targets_RC >= 0) & (targets_RC < logits_RCV.shape[-1]), found_RC, 0.0)
 
 
 def _chunk(x_RN: jax.Array, i: jax.Array, C: int) -> jax.Array:
