@@ -14,6 +14,7 @@ from jax_sft.sharding import check_batch, make_mesh
 from jax_sft.tokens.templates import ChatTemplate, load_template
 from jax_sft.tokens.tokenizer import load_tokenizer
 from jax_sft.training.metrics import Reporter
+from jax_sft.training.preemption import Preemption
 from jax_sft.training.saves import Saves, last_sound_state
 from jax_sft.training.start import start_state, write_identity
 from jax_sft.training.step import TrainState, abstract_state, compile_step, place_batch
@@ -23,7 +24,8 @@ def train(study: Study, run: Run) -> None:
     """Train `run` to its end, going on from its last state; everything is written under its folder.
 
     UsageError when the configuration does not fit the data, the devices or what the folder holds already;
-    JaxSftError when saving fails or gradients stay infinite. Both leave earlier saves as they are.
+    JaxSftError when saving fails or gradients stay infinite. Both leave earlier saves as they are. On SIGTERM
+    the state is saved and the process exits with 0.
     """
     quiet = jax.process_index() > 0
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=quiet)
@@ -33,12 +35,22 @@ def train(study: Study, run: Run) -> None:
     steps = snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)
     folder = write_identity(study, run, plan, template, steps)
     console.print(f"{run.name}: {plan.report()}")
-    with snapshot_store(folder) as snapshots, state_store(folder) as states, jax.set_mesh(mesh):
+    with (
+        Preemption() as preemption,
+        snapshot_store(folder) as snapshots,
+        state_store(folder) as states,
+        jax.set_mesh(mesh),
+    ):
         saves = Saves(snapshots, states, steps, run.snapshots.state_every, plan.total_steps)
         state = begin(study, run, mesh, saves, console)
         start, skipped = int(state.step), int(state.skipped)
         with Reporter(run.name, folder, start, plan.total_steps, skipped, console) as reporter:
-            take_steps(run, plan, mesh, state, saves, reporter)
+            stopped = take_steps(run, plan, mesh, state, saves, reporter, preemption)
+    if stopped is not None:
+        console.print(
+            f"{run.name}: told to end; state saved at step {stopped}, the same command goes on from it"
+        )
+        raise SystemExit(0)
 
 
 def prepare(study: Study, run: Run) -> tuple[ChatTemplate, BatchPlan]:
@@ -67,9 +79,15 @@ def begin(study: Study, run: Run, mesh: Mesh, saves: Saves, console: Console) ->
 
 
 def take_steps(
-    run: Run, plan: BatchPlan, mesh: Mesh, state: TrainState, saves: Saves, reporter: Reporter
-) -> None:
-    """Take every step after `state.step`, saving as scheduled."""
+    run: Run,
+    plan: BatchPlan,
+    mesh: Mesh,
+    state: TrainState,
+    saves: Saves,
+    reporter: Reporter,
+    preemption: Preemption,
+) -> int | None:
+    """Take every step after `state.step`, saving as scheduled; the step at which it was told to end, if so."""
     start = int(state.step)
     step_function = compile_step(run, mesh, plan.total_steps)
     saves.save(start, state)
@@ -81,3 +99,8 @@ def take_steps(
             reporter.flush()
             saves.save(done, state)
         saves.check()
+        if preemption.stop_after(done) and done < plan.total_steps:
+            reporter.flush()
+            saves.save_state(done, state)
+            return done
+    return None

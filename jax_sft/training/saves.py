@@ -37,7 +37,12 @@ class Saves:
         """Start saving what is due at `step`; sound snapshots of an interrupted run are left as they are."""
         if step in self._snapshot_steps and not self._has_snapshot(step):
             self.snapshots.save(step, to_snapshot(state.params))
-        if self._state_due(step) and step not in self.states.steps():
+        if self._state_due(step):
+            self.save_state(step, state)
+
+    def save_state(self, step: int, state: TrainState) -> None:
+        """Start saving the state at `step` if it is not there, scheduled or not."""
+        if step not in self.states.steps():
             self.snapshots.wait()
             self.states.save(step, state)
 

@@ -13,36 +13,37 @@ import numpy as np
 import pytest
 
 from jax_sft.checkpoints.store import state_store
+from jax_sft.config import Run
 from jax_sft.distributed import HEARTBEAT_SECONDS, join_processes
 from jax_sft.errors import UsageError
 from jax_sft.sharding import make_mesh
 from jax_sft.training.loop import train
 from jax_sft.training.step import abstract_state
-from tests.training.tiny import SHORT, start_process, study
+from tests.training.tiny import LONG, SHORT, start_process, study
 
 
-def start_two(root: Path) -> list[subprocess.Popen]:
+def start_two(root: Path, run: Run = SHORT) -> list[subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return [start_process(root, SHORT, devices=4, job=(2, index, port)) for index in (0, 1)]
+    return [start_process(root, run, devices=4, job=(2, index, port)) for index in (0, 1)]
 
 
-def lines(root: Path) -> list[dict[str, Any]]:
+def lines(root: Path, run: Run = SHORT) -> list[dict[str, Any]]:
     """Whole lines of metrics.jsonl."""
-    path = run_folder(root) / "metrics.jsonl"
+    path = run_folder(root, run) / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def wait_for_step(root: Path, step: int, processes: list[subprocess.Popen]) -> None:
-    while len(lines(root)) < step:
+def wait_for_step(root: Path, step: int, processes: list[subprocess.Popen], run: Run = SHORT) -> None:
+    while len(lines(root, run)) < step:
         assert all(process.poll() is None for process in processes), processes[0].communicate()[1]
         time.sleep(0.01)
 
 
-def run_folder(root: Path) -> Path:
-    return root / "study" / SHORT.name
+def run_folder(root: Path, run: Run = SHORT) -> Path:
+    return root / "study" / run.name
 
 
 def final_state(root: Path) -> Any:
@@ -100,6 +101,18 @@ def test_two_killed_processes_go_on_like_one(one: Path, tmp_path: Path) -> None:
         told = process.communicate()[1]
         assert process.returncode == 0, told
     assert_same_run(tmp_path, one)
+
+
+@pytest.mark.slow
+def test_when_one_process_is_told_to_end_both_save_the_same_state(tmp_path: Path) -> None:
+    processes = start_two(tmp_path, LONG)
+    wait_for_step(tmp_path, 3, processes, LONG)
+    processes[1].terminate()
+    told = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    stopped = max(int(path.name) for path in (run_folder(tmp_path, LONG) / "state").iterdir())
+    assert 3 <= stopped < 80
+    assert f"state saved at step {stopped}" in " ".join(told[0].split())
 
 
 @pytest.mark.slow

@@ -53,6 +53,20 @@ def train_through_kills(root: Path, kills: Sequence[int], rng: random.Random) ->
     return told
 
 
+def test_sigterm_saves_the_state_and_ends_well(undisturbed: Path, tmp_path: Path) -> None:
+    process = start_process(tmp_path)
+    while last_step(tmp_path) < 11:
+        time.sleep(0.001)
+    process.terminate()
+    told = " ".join(process.communicate()[1].split())
+    assert process.returncode == 0, told
+    stopped = max(int(path.name) for path in (tmp_path / "study" / RUN.name / "state").iterdir())
+    assert f"state saved at step {stopped}, the same command goes on from it" in told
+    assert 11 <= stopped < STEPS
+    assert f"going on from step {stopped}" in train_through_kills(tmp_path, [], random.Random(0))
+    assert_same_run(tmp_path, undisturbed)
+
+
 def has_state_before(root: Path, step: int) -> bool:
     """Whether there is a state to go on from, if there should be one by then: saves take a while."""
     saved = root / "study" / RUN.name / "state"

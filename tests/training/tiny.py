@@ -53,7 +53,9 @@ SHORT = replace(
     parallelism=ParallelismConfig(fsdp=-1),
 )
 """8 steps of a smaller model, for processes that wait for each other a lot."""
-RUNS = {run.name: run for run in (RUN, SHORT)}
+LONG = replace(SHORT, name="long", epochs=20)
+"""80 steps of it, so that a notice has time to travel from process to process."""
+RUNS = {run.name: run for run in (RUN, SHORT, LONG)}
 
 
 def study(root: Path | str, *runs: Run, **changes: Any) -> tuple[Study, Run]:

@@ -1,0 +1,41 @@
+"""Notice of the machine being taken away (SIGTERM): the state is saved before the process ends."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Preemption:
+    """While entered, SIGTERM no longer kills the process but is asked for between steps.
+
+    With several processes JAX passes the notice that one of them got to all, and they agree on the step after
+    which to stop, so that all of them save the same one.
+    """
+
+    def __init__(self) -> None:
+        self._noticed = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def stop_after(self, step: int) -> bool:
+        """Whether training ends with `step`; every process asks after every step."""
+        if jax.process_count() == 1:
+            return self._noticed
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._noticed = True
