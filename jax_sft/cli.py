@@ -8,12 +8,24 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from jax_sft.config import EvaluationConfig, Run, Study, replace
+from jax_sft.cli_data import (
+    BuildFlags,
+    DescribeFlags,
+    PrepareFlags,
+    VerifyFlags,
+    data_build,
+    data_describe,
+    data_prepare,
+    data_verify,
+)
+from jax_sft.cli_flags import PlaceFlags, RunsFlags, UnitFlags, chosen_runs, chosen_units, numbers, open_study
+from jax_sft.config import EvaluationConfig, Run, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.flags import (
     flag_names,
@@ -23,36 +35,10 @@ from jax_sft.flags import (
     parse_run_flags,
     print_help,
 )
+from jax_sft.planning.options import PlanOptions
 from jax_sft.studies import load_study, validate
 
-ROOT_HELP = "Write below this folder (local or gs://) instead of the study's own root."
-DATA_ROOT_HELP = "Look up the study's data and benchmark files in this folder."
-RUNS_HELP = "Only these runs of the study, comma-separated; empty means all."
-
-
-@dataclass(frozen=True)
-class PlaceFlags:
-    """Where things lie."""
-
-    root: Annotated[str, tyro.conf.arg(help=ROOT_HELP)] = ""
-    data_root: Annotated[str, tyro.conf.arg(help=DATA_ROOT_HELP)] = ""
-
-
-@dataclass(frozen=True)
-class RunsFlags(PlaceFlags):
-    """Where things lie, and which runs."""
-
-    runs: Annotated[str, tyro.conf.arg(help=RUNS_HELP)] = ""
-
-
-@dataclass(frozen=True)
-class UnitFlags(RunsFlags):
-    """Where things lie, and which units (run, step, benchmark)."""
-
-    steps: str = ""
-    """Only these snapshot steps, comma-separated, for example `0,10`; empty means all there are."""
-    benchmarks: str = ""
-    """Only these benchmarks of the study, comma-separated; empty means all."""
+ACCELERATORS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -71,6 +57,35 @@ class SweepHelp(UnitFlags):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
+@dataclass(frozen=True)
+class PlanFlags(RunsFlags, PlanOptions):
+    """Where things lie, which runs, on which TPUs, and how to plan them."""
+
+
+@dataclass(frozen=True)
+class PlanHelp(PlanFlags):
+    """All that `jax-sft plan` understands."""
+
+    run: Annotated[Run, tyro.conf.arg(name="", help="Applied to each run that is planned.")] = field(
+        default_factory=Run
+    )
+
+
+def plan(words: list[str], args: list[str]) -> None:
+    """Say whether the runs fit a TPU, how long they take and what they cost.
+
+    Compiles the real train and decode steps for that TPU, without one. Every field of a run is a flag.
+    """
+    flags, rest = parse_known_flags(PlanFlags, args)
+    study = open_study(words[0], flags)
+    chosen = [study.run(name) for name in chosen_runs(study, flags.runs)]
+    runs = [parse_run_flags(run, rest, flag_names(PlanFlags)) for run in chosen]
+    validate(replace(study, runs=tuple({run.name: run for run in (*study.runs, *runs)}.values())))
+    from jax_sft.planning import plan as planning
+
+    planning.write_plan(study, runs, flags)
+
+
 def train(words: list[str], args: list[str]) -> None:
     """Train the runs of a study, keeping a snapshot at every named step.
 
@@ -78,8 +93,8 @@ def train(words: list[str], args: list[str]) -> None:
     on from its last saved state.
     """
     flags, rest = parse_known_flags(RunsFlags, args)
-    study = _open(words[0], flags)
-    chosen = _chosen(study, flags.runs)
+    study = open_study(words[0], flags)
+    chosen = chosen_runs(study, flags.runs)
     also = flag_names(RunsFlags)
     runs = [parse_run_flags(run, rest, also) if run.name in chosen else run for run in study.runs]
     picked = [changed for changed, run in zip(runs, study.runs, strict=True) if run.name in chosen]
@@ -98,21 +113,21 @@ def sweep(words: list[str], args: list[str]) -> None:
     What is finished is not done again; a killed sweep goes on where it was.
     """
     flags, rest = parse_known_flags(UnitFlags, args)
-    study = _open(words[0], flags)
+    study = open_study(words[0], flags)
     evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(UnitFlags))
     study = validate(replace(study, evaluation=evaluation))
     from jax_sft.evaluation import sweep as sweeping
 
-    sweeping.sweep(study, *_units(study, flags))
+    sweeping.sweep(study, *chosen_units(study, flags))
 
 
 def score(words: list[str], args: list[str]) -> None:
     """Score the stored completions of a study again."""
     flags = parse_flags(UnitFlags, args)
-    study = _open(words[0], flags)
+    study = open_study(words[0], flags)
     from jax_sft.evaluation import results
 
-    results.score(study, *_units(study, flags))
+    results.score(study, *chosen_units(study, flags))
 
 
 def report(words: list[str], args: list[str]) -> None:
@@ -120,7 +135,7 @@ def report(words: list[str], args: list[str]) -> None:
 
     A page with curves, tables and completions, and beside it the figures and all the numbers.
     """
-    study = _open(words[0], parse_flags(PlaceFlags, args))
+    study = open_study(words[0], parse_flags(PlaceFlags, args))
     from jax_sft.analysis.report import write_report
 
     write_report(study)
@@ -129,7 +144,7 @@ def report(words: list[str], args: list[str]) -> None:
 def quickstart(words: list[str], args: list[str]) -> None:
     """Train, sweep and report a whole study in miniature on this machine."""
     flags = parse_flags(PlaceFlags, args)
-    study = _open(str(_configs() / "quickstart.py"), flags)
+    study = open_study(str(_configs() / "quickstart.py"), flags)
     from jax_sft.analysis.report import write_report
     from jax_sft.evaluation import sweep as sweeping
     from jax_sft.training import loop
@@ -151,7 +166,7 @@ def export(words: list[str], args: list[str]) -> None:
     study = load_study(f"{folder}/run.json")
     from jax_sft.checkpoints.export import export_snapshot
 
-    export_snapshot(study, study.runs[-1], _numbers(step, "STEP")[0], target)
+    export_snapshot(study, study.runs[-1], numbers(step, "STEP")[0], target)
 
 
 @dataclass(frozen=True)
@@ -168,19 +183,29 @@ class Verb:
     flags: type[Any]
 
     @property
+    def name(self) -> str:
+        """`train`, `data build`"""
+        return self.do.__name__.replace("_", " ")
+
+    @property
     def usage(self) -> str:
         """`jax-sft train STUDY`"""
-        return " ".join(["jax-sft", self.do.__name__, *self.words])
+        return " ".join(["jax-sft", self.name, *self.words])
 
 
 VERBS = {
-    verb.do.__name__: verb
+    verb.name: verb
     for verb in (
+        Verb(plan, ("STUDY",), PlanHelp),
         Verb(train, ("STUDY",), TrainHelp),
         Verb(sweep, ("STUDY",), SweepHelp),
         Verb(score, ("STUDY",), UnitFlags),
         Verb(report, ("STUDY",), PlaceFlags),
         Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
+        Verb(data_build, ("SET", "FOLDER"), BuildFlags),
+        Verb(data_verify, ("POOL", "OUT"), VerifyFlags),
+        Verb(data_describe, ("STUDY",), DescribeFlags),
+        Verb(data_prepare, ("STUDY",), PrepareFlags),
         Verb(quickstart, (), PlaceFlags),
     )
 }
@@ -190,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
     args = list(sys.argv[1:] if argv is None else argv)
     show = "--traceback" in args
+    _name_the_platform()
     try:
         return _dispatch([arg for arg in args if arg != "--traceback"])
     except KeyboardInterrupt:
@@ -211,10 +237,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code if isinstance(error, JaxSftError) else 1
 
 
+def _name_the_platform() -> None:
+    """Where there is no accelerator, say so to JAX: libtpu, installed for `plan`, looks for a TPU noisily."""
+    if not any(glob(pattern) for pattern in ACCELERATORS):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
         return 0 if args else 2
+    if args[0] == "data":
+        args = [" ".join(args[:2]), *args[2:]]
     verb = VERBS.get(args[0])
     if verb is None:
         close = difflib.get_close_matches(args[0], VERBS, n=1)
@@ -233,7 +267,7 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = ["Studies of reasoning fine-tuning: train, sweep, report.", "", "usage:"]
+    lines = ["Studies of reasoning fine-tuning: plan, train, sweep, report.", "", "usage:"]
     for verb in VERBS.values():
         summary = (verb.do.__doc__ or "").splitlines()[0].rstrip(".")
         lines.append(f"  {verb.usage:<43}{summary}")
@@ -254,37 +288,6 @@ def _help_defaults(verb: Verb, args: list[str]) -> Any:
     known = {field.name for field in dataclasses.fields(verb.flags)}
     values = {"run": study.runs[0], "evaluation": study.evaluation}
     return verb.flags(**{name: value for name, value in values.items() if name in known})
-
-
-def _open(path: str, flags: PlaceFlags) -> Study:
-    study = load_study(path)
-    return replace(study, root=flags.root or study.root, data_root=flags.data_root or study.data_root)
-
-
-def _chosen(study: Study, names: str) -> list[str]:
-    return _among(names, [run.name for run in study.runs], "--runs") or [run.name for run in study.runs]
-
-
-def _units(study: Study, flags: UnitFlags) -> tuple[list[str], list[int] | None, list[str] | None]:
-    """Runs, steps and benchmarks as the evaluation expects them; None means all."""
-    benchmarks = _among(flags.benchmarks, [benchmark.name for benchmark in study.benchmarks], "--benchmarks")
-    return _chosen(study, flags.runs), _numbers(flags.steps, "--steps") or None, benchmarks or None
-
-
-def _among(text: str, known: list[str], flag: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise UsageError(f"{flag}: the study has no {name!r}; it has {', '.join(known) or 'none'}")
-    return names
-
-
-def _numbers(text: str, flag: str) -> list[int]:
-    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
-    for piece in pieces:
-        if not piece.isdecimal():
-            raise UsageError(f"{flag}: {piece!r} is not a step; write numbers such as 0,10")
-    return [int(piece) for piece in pieces]
 
 
 def _configs() -> Path:

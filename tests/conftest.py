@@ -21,6 +21,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Tests against the oracle exist only where the oracle is installed (`make oracle`).
 collect_ignore = [] if importlib.util.find_spec("torch") else ["oracle"]
+# And libtpu, the compiler for TPUs, is made for Linux on x86-64 alone.
+if not importlib.util.find_spec("libtpu"):
+    collect_ignore.append("training/test_compiled_for_tpu.py")
 
 SHORT_ROOMS = ("checkpoints", "data", "models", "tokens")
 """Rooms whose tests all belong to the short set of Python 3.11, where JAX and Flax are older."""

@@ -87,7 +87,7 @@ def take_steps(
     reporter: Reporter,
     preemption: Preemption,
 ) -> int | None:
-    """Take every step after `state.step`, saving as scheduled; the step at which it was told to end, if so."""
+    """Take every step after `state.step`, saving as due; the step at which it was told to end, if any."""
     start = int(state.step)
     step_function = compile_step(run, mesh, plan.total_steps)
     saves.save(start, state)

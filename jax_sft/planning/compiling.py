@@ -1,0 +1,125 @@
+"""Compiling a program for a TPU that is not there, in a process of its own with a time limit.
+
+libtpu brings the compiler; it needs no TPU. The facts that come back are kept by the hash of what was
+compiled.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.planning.hlo_costs import Cost
+from jax_sft.planning.programs import Program
+
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "",
+}
+"""The compiler must not look for a TPU of this machine, nor for the cloud's metadata server."""
+NOT_PASSED = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+"""Flags meant for another backend; and JAX's own cache, whose programs do not tell what a plan asks."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What compiling a program told. Bytes are per device."""
+
+    fits: bool
+    """Whether the compiler found room for it at all."""
+    memory: Mapping[str, float]
+    """By kind: parameters, optimizer (or cache), arguments, temporaries, peak, …; or `needed`."""
+    cost: Cost | None
+    """Loops not yet expanded; None when it does not fit."""
+    seconds: float
+    """That lowering and compiling took when it was done."""
+    cached: bool
+
+    @property
+    def peak(self) -> float:
+        """Most bytes in use at once on a device."""
+        return self.memory["peak" if self.fits else "needed"]
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/jax_sft/plans`."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "jax_sft" / "plans"
+
+
+def compile_facts(
+    program: Program,
+    cache: Path | None = None,
+    timeout: float = 1800,
+    options: Mapping[str, str] | None = None,
+) -> Facts:
+    """Compile `program`, or find it compiled. `timeout` is in seconds, `options` are the compiler's own.
+
+    UsageError when it cannot be compiled as configured (mesh, batch and model do not fit one another) or
+    libtpu is not installed; JaxSftError when the compiler fails or takes too long.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UsageError(
+            "libtpu, whose compiler makes the plan, is not installed: pip install 'jax_sft[plan]'"
+        )
+    with tempfile.TemporaryDirectory(prefix="jax_sft_plan_") as folder:
+        request, result = Path(folder) / "request.json", Path(folder) / "result.json"
+        request.write_text(json.dumps({"program": program.to_json(), "options": dict(options or {})}))
+        _run(program, [str(request), str(result), str(cache or cache_folder())], timeout)
+        answer = json.loads(result.read_text())
+    if "error" in answer:
+        kind = UsageError if answer["exit_code"] == UsageError.exit_code else JaxSftError
+        raise kind(f"{program.topology.label}: {answer['error']}")
+    return _facts(answer)
+
+
+def _facts(answer: dict[str, Any]) -> Facts:
+    return Facts(
+        fits=answer["fits"],
+        memory=answer["memory"],
+        cost=Cost.from_json(answer["cost"]) if answer["fits"] else None,
+        seconds=answer["lower_seconds"] + answer["compile_seconds"],
+        cached=answer["cached"],
+    )
+
+
+def _run(program: Program, arguments: list[str], timeout: float) -> None:
+    """Run the worker to its end, or end it and all that it started."""
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED} | ENVIRONMENT
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "jax_sft.planning.worker", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, told = worker.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise JaxSftError(
+            f"{program.topology.label}: compiling the {program.kind} program took more than {timeout:g} "
+            "seconds; raise --timeout"
+        ) from None
+    finally:
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+    if worker.returncode:
+        lines = [line for line in told.splitlines() if line.strip()]
+        last = lines[-1][:300] if lines else "it said nothing"
+        raise JaxSftError(
+            f"{program.topology.label}: the compiler of the {program.kind} program ended with code "
+            f"{worker.returncode}: {last}"
+        )

@@ -1,0 +1,229 @@
+"""One run on one slice: compiled, put under the roofline, and turned into hours, dollars and bytes."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from jax_sft.config import Run, Study
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.models.splash import block_size
+from jax_sft.planning.compiling import Facts, compile_facts
+from jax_sft.planning.programs import decode_program, resolve_sizes, train_program
+from jax_sft.planning.roofline import (
+    Roofline,
+    attention_flops,
+    mfu,
+    model_flops,
+    roofline,
+    storage_bytes,
+)
+from jax_sft.planning.topologies import Topology
+from jax_sft.planning.workload import SweepWorkload, Workload, decode_slots, model_size
+from jax_sft.training.loss import CHUNK_TOKENS
+
+DEFAULT_SHARE = 0.92
+"""Share of the usable HBM that a program may fill: the runtime and fragmentation want the rest."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dollars per chip-hour by TPU type, and where and when they were found."""
+
+    chip_hour: Mapping[str, float]
+    source: str
+    date: str
+
+
+def load_prices(path: str = "") -> Prices:
+    """The price table of a TOML file, by default the package's; UsageError naming what is wrong with it."""
+    place = Path(path) if path else resources.files("jax_sft.planning") / "prices.toml"
+    try:
+        table = tomllib.loads(place.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"--prices {path}: no such file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--prices {path}: not TOML: {error}") from None
+    prices = table.get("chip_hour")
+    if not isinstance(prices, dict) or not all(isinstance(price, int | float) for price in prices.values()):
+        raise UsageError(
+            f"--prices {path}: needs a table [chip_hour] with a number of dollars for each TPU type"
+        )
+    return Prices(prices, str(table.get("source", path)), str(table.get("date", "undated")))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compile and what to call a fit."""
+
+    cache: Path | None = None
+    timeout: float = 1800.0
+    hbm_share: float = DEFAULT_SHARE
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A run's training on a slice. Times are of a mean step, in seconds; memory is per device, in bytes."""
+
+    run: Run
+    topology: Topology
+    mesh: dict[str, int]
+    work: Workload
+    facts: dict[int, Facts]
+    """By row length."""
+    rooflines: dict[int, Roofline]
+    fits: bool
+    model_flops: float
+
+    @property
+    def widest(self) -> Facts:
+        """The facts of the row length that takes most memory."""
+        return max(self.facts.values(), key=lambda facts: facts.peak)
+
+    @property
+    def bound(self) -> float:
+        """Seconds when everything overlaps, mean over the steps' row lengths."""
+        return sum(share * self.rooflines[length].bound for length, share in self.work.steps.items())
+
+    @property
+    def serial(self) -> float:
+        """Seconds when nothing overlaps."""
+        return sum(share * self.rooflines[length].serial for length, share in self.work.steps.items())
+
+    @property
+    def main(self) -> Roofline:
+        """The roofline of the row length that most steps have."""
+        return self.rooflines[max(self.work.steps, key=lambda length: self.work.steps[length])]
+
+    @property
+    def mfu(self) -> float:
+        """MFU at the bound."""
+        return mfu(self.model_flops, self.bound, self.topology)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The sweep of one snapshot on a slice; `bound` and `serial` in seconds for all its completions."""
+
+    facts: Facts
+    roofline: Roofline
+    """Of one token in every slot."""
+    slots: int
+    work: SweepWorkload
+    fits: bool
+
+    @property
+    def token_steps(self) -> float:
+        """Times the decode step runs while all slots are busy."""
+        return self.work.tokens / self.slots
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All of a run on a slice, or why there is no plan of it."""
+
+    run: Run
+    topology: Topology
+    train: TrainPlan | None = None
+    sweep: SweepPlan | None = None
+    price: float | None = None
+    problem: str = ""
+    tried: tuple[str, ...] = field(default=())
+    """What a search compiled, in words."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether training, and the sweep if there is one, fit the memory."""
+        return (
+            not self.problem
+            and self.train is not None
+            and self.train.fits
+            and (self.sweep is None or self.sweep.fits)
+        )
+
+    def hours(self) -> tuple[float, float]:
+        """Wall-clock hours of training and sweep, when all overlaps and when nothing does."""
+        low = high = 0.0
+        if self.train is not None:
+            low, high = (self.train.work.total_steps * each for each in (self.train.bound, self.train.serial))
+            if self.sweep is not None:
+                steps = self.train.work.snapshots * self.sweep.token_steps
+                low += steps * self.sweep.roofline.bound
+                high += steps * self.sweep.roofline.serial
+        return low / 3600, high / 3600
+
+    def chip_hours(self) -> tuple[float, float]:
+        """Hours times chips."""
+        low, high = self.hours()
+        return low * self.topology.chips, high * self.topology.chips
+
+    def dollars(self) -> tuple[float, float] | None:
+        """Chip-hours times the price; None when the table has no price of this TPU."""
+        if self.price is None:
+            return None
+        low, high = self.chip_hours()
+        return low * self.price, high * self.price
+
+    def storage(self) -> float:
+        """Bytes of snapshots and states."""
+        if self.train is None:
+            return 0.0
+        return storage_bytes(model_size(self.run.model), self.train.work.snapshots)
+
+
+def plan_training(run: Run, work: Workload, topology: Topology, settings: Settings) -> TrainPlan:
+    """Compile the run's train step for every row length and put it under the roofline.
+
+    UsageError when mesh, model and batch do not fit one another; JaxSftError when the compiler fails.
+    """
+    mesh = resolve_sizes(run.parallelism, topology)
+    facts = {
+        length: compile_facts(train_program(run, topology, length, most), settings.cache, settings.timeout)
+        for length, (_, most) in work.micro_batches.items()
+    }
+    rooflines = {
+        length: _train_roofline(run, work, topology, mesh, length, each)
+        for length, each in facts.items()
+        if each.cost is not None
+    }
+    fits = len(rooflines) == len(facts) and all(
+        each.peak <= settings.hbm_share * topology.hbm_bytes for each in facts.values()
+    )
+    flops = model_flops(run.model, model_size(run.model), work)
+    return TrainPlan(run, topology, mesh, work, facts, rooflines, fits, flops)
+
+
+def _train_roofline(
+    run: Run, work: Workload, topology: Topology, mesh: dict[str, int], length: int, facts: Facts
+) -> Roofline:
+    assert facts.cost is not None
+    mean, _ = work.micro_batches[length]
+    rows = mean * run.data.rows_per_micro_batch
+    local_rows = run.data.rows_per_micro_batch // (mesh["replica"] * mesh["fsdp"])
+    local_length = length // mesh["sequence"]
+    chunk = min(local_length, max(1, CHUNK_TOKENS // max(1, local_rows)))
+    chunks = max(1, math.ceil(work.targets / rows / mesh["sequence"] / chunk))
+    block = block_size(local_length) or local_length
+    kernels = attention_flops(run.model, work.pairs / rows, length, block, mesh["tensor"] * mesh["sequence"])
+    return roofline(facts.cost.total((mean, chunks)), topology, kernels)
+
+
+def plan_sweep(
+    study: Study, run: Run, work: SweepWorkload, topology: Topology, settings: Settings
+) -> SweepPlan | None:
+    """Compile the engine's decode step; None when the study draws nothing."""
+    if not work.completions:
+        return None
+    evaluation = study.evaluation
+    facts = compile_facts(decode_program(run, topology, evaluation), settings.cache, settings.timeout)
+    if facts.cost is None:
+        raise JaxSftError(
+            f"run {run.name}: the decode step of {topology.label} needs {facts.peak / 2**30:.1f} GiB, "
+            f"there are {topology.hbm_bytes / 2**30:.1f}: raise evaluation.tensor or lower evaluation.slots"
+        )
+    whole = roofline(facts.cost.total((evaluation.chunk,)), topology, {})
+    fits = facts.peak <= settings.hbm_share * topology.hbm_bytes
+    per_token = Roofline(**{name: value / evaluation.chunk for name, value in vars(whole).items()})
+    return SweepPlan(facts, per_token, decode_slots(evaluation, topology.devices), work, fits)

@@ -1,0 +1,110 @@
+"""The plan of a study: every run on every slice asked for, in the terminal, as a page and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax
+from etils import epath
+from rich.console import Console
+
+from jax_sft.config import Run, Study
+from jax_sft.data.rows import TokenisedRows
+from jax_sft.errors import JaxSftError
+from jax_sft.files import write_atomically, write_json
+from jax_sft.layout import study_folder
+from jax_sft.planning.costing import RunPlan, Settings, load_prices, plan_sweep, plan_training
+from jax_sft.planning.options import PlanOptions
+from jax_sft.planning.page import render
+from jax_sft.planning.search import search
+from jax_sft.planning.tables import TERMINAL_WIDTH, StudyPlan, as_json, notes, terminal_table
+from jax_sft.planning.topologies import Topology, parse_topology
+from jax_sft.planning.workload import (
+    SweepWorkload,
+    Workload,
+    load_rows,
+    sweep_workload,
+    workload,
+)
+
+
+def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath.Path:
+    """Plan `runs` on every slice of `options.chips`, print the table and write <root>/<study>/plan/.
+
+    There: index.html, plan.json. A run that cannot be planned is told with its reason and does not stop the
+    others. UsageError for unknown chips, prices or data; JaxSftError when no run could be planned.
+    """
+    jax.config.update("jax_platforms", "cpu")  # a plan leaves the accelerators of this machine alone
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    plan = make_plan(study, runs, options, console)
+    Console(width=TERMINAL_WIDTH).print(terminal_table(plan))
+    for line in notes(plan):
+        print(line)
+    folder = study_folder(study) / "plan"
+    write_atomically(folder / "index.html", render(plan))
+    write_json(folder / "plan.json", [as_json(each) for each in plan.runs])
+    print(f"plan: {folder / 'index.html'}")
+    if all(each.train is None for each in plan.runs):
+        raise JaxSftError(f"no run could be planned: {plan.runs[0].problem}")
+    return folder / "index.html"
+
+
+def make_plan(study: Study, runs: Sequence[Run], options: PlanOptions, console: Console) -> StudyPlan:
+    """The plan as data; `console` is told what is being compiled."""
+    options.check()
+    topologies = tuple(parse_topology(text) for each in options.chips for text in each.split(","))
+    prices, sweep = load_prices(options.prices), sweep_workload(study, options.completion_share)
+    plans = []
+    for run in runs:
+        rows = load_rows(study, run)
+        for topology in topologies:
+            planner = _Planner(study, run, rows, topology, options, console)
+            plans.append(planner.plan(sweep, prices.chip_hour.get(topology.chip.name)))
+    return StudyPlan(study, topologies, tuple(plans), prices, sweep)
+
+
+@dataclass(frozen=True)
+class _Planner:
+    study: Study
+    run: Run
+    rows: TokenisedRows | None
+    topology: Topology
+    options: PlanOptions
+    console: Console
+
+    @property
+    def settings(self) -> Settings:
+        """How to compile."""
+        return Settings(self.options.cache_folder, self.options.timeout, self.options.hbm_share)
+
+    def plan(self, sweep: SweepWorkload, price: float | None) -> RunPlan:
+        """The plan of one run on one slice; what goes wrong is told in it."""
+        plan = RunPlan(self.run, self.topology, price=price)
+        try:
+            plan = self._trained(plan)
+            if plan.train is not None and plan.train.rooflines:
+                self._say("compiling decode")
+                made = plan_sweep(self.study, plan.run, sweep, self.topology, self.settings)
+                plan = replace(plan, sweep=made)
+        except JaxSftError as error:
+            plan = replace(plan, problem=str(error))
+        return plan
+
+    def _trained(self, plan: RunPlan) -> RunPlan:
+        if not self.options.search:
+            self._say("compiling the train step")
+            return replace(
+                plan, train=plan_training(self.run, self._work(self.run), self.topology, self.settings)
+            )
+        best, tried = search(
+            self.run, self._work, self.topology, self.settings, self.options.most_compiled, self._say
+        )
+        if best is None:
+            return replace(plan, problem="nothing that was tried fits", tried=tuple(tried))
+        return replace(plan, run=best.run, train=best, tried=tuple(tried))
+
+    def _work(self, run: Run) -> Workload:
+        options = self.options
+        return workload(run, self.rows, options.rows, options.row_tokens, options.target_share)
+
+    def _say(self, text: str) -> None:
+        self.console.print(f"{self.run.name} on {self.topology.label}: {text}")

@@ -1,0 +1,193 @@
+"""Search for the fastest settings that fit: rematerialisation x rows of a micro-batch x parallelism.
+
+Every candidate gets a rough time and memory first, in arithmetic alone; the compiler then judges them in the
+order of those times. What cannot fit by a wide margin is not compiled, nor what keeps more than something
+that did not fit.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Remat, Run, replace
+from jax_sft.errors import JaxSftError
+from jax_sft.models.splash import block_size
+from jax_sft.planning.costing import Settings, TrainPlan, plan_training
+from jax_sft.planning.topologies import Topology
+from jax_sft.planning.workload import Workload, model_size
+
+KEEPS: tuple[Remat, ...] = ("offload", "full", "save_attention", "save_qkv", "minimal", "none")
+"""Policies in the order of what they leave on the device."""
+MOST_TENSOR, MOST_SEQUENCE = 8, 8
+MARGIN = 1.5
+"""An estimate of memory this many times the limit is believed without compiling."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Settings of a run on a slice, with what arithmetic expects of them."""
+
+    remat: Remat
+    rows: int
+    """Of a micro-batch, over all devices."""
+    mesh: ParallelismConfig
+    seconds: float
+    """Of a step."""
+    memory: float
+    """Bytes on a device."""
+
+    def applied(self, run: Run) -> Run:
+        """The run with these settings."""
+        data = replace(run.data, rows_per_micro_batch=self.rows)
+        return replace(run, remat=self.remat, parallelism=self.mesh, data=data)
+
+    def __str__(self) -> str:
+        axes = " x ".join(f"{axis} {size}" for axis, size in vars(self.mesh).items() if size > 1)
+        return f"{self.remat}, {self.rows} rows, {axes or 'one device'}"
+
+
+WorkOf = Callable[[Run], Workload]
+
+
+def search(
+    run: Run,
+    work_of: WorkOf,
+    topology: Topology,
+    settings: Settings,
+    most: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[TrainPlan | None, list[str]]:
+    """The plan with the least bound among those that fit, and what was tried, in words.
+
+    At most `most` candidates are compiled, and as many may fail to. None when nothing that was tried fits.
+    """
+    limit = settings.hbm_share * topology.hbm_bytes
+    best: TrainPlan | None = None
+    too_big: list[Candidate] = []
+    tried: list[str] = []
+    compiled = 0
+    for candidate in candidates(run, work_of, topology):
+        if most in (compiled, len(tried) - compiled) or (
+            best is not None and candidate.seconds >= best.bound
+        ):
+            break
+        if candidate.memory > MARGIN * limit or any(_keeps_more(candidate, other) for other in too_big):
+            continue
+        try:
+            changed = candidate.applied(run)
+            plan = plan_training(changed, work_of(changed), topology, settings)
+        except JaxSftError as error:
+            tried.append(f"{candidate}: {error}")
+            continue
+        compiled += 1
+        tried.append(_outcome(candidate, plan))
+        say(tried[-1])
+        if not plan.fits:
+            too_big.append(candidate)
+        elif best is None or plan.bound < best.bound:
+            best = plan
+    return best, tried
+
+
+def _outcome(candidate: Candidate, plan: TrainPlan) -> str:
+    used = f"{plan.widest.peak / 2**30:.1f} GiB"
+    if not plan.fits:
+        return f"{candidate}: {used}, does not fit"
+    return f"{candidate}: {used}, {plan.bound:.2f} s a step, MFU {plan.mfu:.0%}"
+
+
+def _keeps_more(one: Candidate, other: Candidate) -> bool:
+    """Whether `one` needs at least the memory that `other` needs."""
+    more_kept = KEEPS.index(one.remat) >= KEEPS.index(other.remat)
+    return one.mesh == other.mesh and one.rows >= other.rows and more_kept
+
+
+def candidates(run: Run, work_of: WorkOf, topology: Topology) -> list[Candidate]:
+    """Every setting that the shapes allow, by expected time and then memory."""
+    lengths = run.data.row_lengths or (run.data.row_length,)
+    found = []
+    works: dict[int, Workload] = {}
+    for mesh in meshes(run.model, run.data, topology):
+        ways = mesh.replica * mesh.fsdp
+        for rows in (ways, 2 * ways, 4 * ways):
+            if rows > ways and rows > run.data.batch_size:
+                continue
+            if rows not in works:
+                works[rows] = work_of(replace(run, data=replace(run.data, rows_per_micro_batch=rows)))
+            for remat in KEEPS:
+                seconds = estimate_seconds(run, works[rows], topology, mesh, rows, remat)
+                memory = estimate_memory(run, mesh, rows * max(lengths), remat)
+                found.append(Candidate(remat, rows, mesh, seconds, memory))
+    return sorted(found, key=lambda each: (each.seconds, each.memory))
+
+
+def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator[ParallelismConfig]:
+    """The ways to split a slice's devices that model and rows allow; slices hold copies."""
+    devices = topology.devices // topology.slices
+    powers = [2**exponent for exponent in range(devices.bit_length())]
+    lengths = data.row_lengths or (data.row_length,)
+    for tensor, sequence in itertools.product(powers, powers):
+        if tensor > MOST_TENSOR or sequence > MOST_SEQUENCE or devices % (tensor * sequence):
+            continue
+        fsdp = devices // (tensor * sequence)
+        splits = math.gcd(model.num_kv_heads, model.mlp_size) % tensor == 0 and model.hidden_size % fsdp == 0
+        whole = all(length % sequence == 0 for length in lengths)
+        kernel = sequence == 1 or all(block_size(length // sequence) for length in lengths)
+        if splits and whole and kernel and topology.holds((fsdp, sequence, tensor)):
+            yield ParallelismConfig(topology.slices, fsdp, sequence, tensor)
+
+
+def estimate_seconds(
+    run: Run, work: Workload, topology: Topology, mesh: ParallelismConfig, rows: int, remat: Remat
+) -> float:
+    """A rough bound of a step: its products (with recomputation and padding), collectives or offloading."""
+    model, size = run.model, model_size(run.model)
+    length, (micro_batches, _) = next(iter(work.micro_batches.items()))
+    positions = micro_batches * rows * length
+    again = {"none": 0.0, "minimal": 0.0}.get(remat, 1.8 if remat == "save_qkv" else 2.0)
+    attention = 4.0 * model.num_layers * model.num_heads * model.head_dim * work.pairs
+    kernels = attention * (4.5 if remat in ("full", "save_qkv") else 3.5)
+    products = (6.0 + again) * size.body * positions + 8.0 * size.head * work.targets + kernels
+    compute = products / (topology.chips * topology.chip.peak_flops)
+    element = 2.0
+    gathered = 3.0 * element * size.total / mesh.tensor * micro_batches
+    traffic = gathered / topology.ring_bandwidth(mesh.fsdp) if mesh.fsdp > 1 else 0.0
+    local = positions / (mesh.replica * mesh.fsdp * mesh.sequence)
+    if mesh.tensor > 1:
+        passes = 8.0 if again == 0.0 else 12.0
+        moved = passes * model.num_layers * local * model.hidden_size * element
+        traffic += moved / topology.ring_bandwidth(mesh.tensor)
+    if mesh.sequence > 1:
+        heads = 2.0 * model.num_kv_heads * model.head_dim / mesh.tensor
+        moved = 3.0 * model.num_layers * local * mesh.sequence * heads * element
+        traffic += moved / topology.ring_bandwidth(mesh.sequence)
+    layers = model.num_layers * local * (model.hidden_size + model.num_heads * model.head_dim / mesh.tensor)
+    # Out and back, and as compiled nearly all of it twice.
+    host = 4.0 * element * layers * topology.chip.devices / topology.chip.host_bandwidth
+    return max(compute, traffic, host if remat == "offload" else 0.0)
+
+
+def estimate_memory(run: Run, mesh: ParallelismConfig, positions: int, remat: Remat) -> float:
+    """Rough bytes on a device while `positions` tokens are computed: state, gradients, what layers keep."""
+    model, size = run.model, model_size(run.model)
+    weight = 4 if run.param_dtype == "float32" else 2
+    first = 2 if run.optimizer.first_moment == "bfloat16" else weight
+    state = size.total * (2 * weight + first + 4) / (mesh.fsdp * mesh.tensor)
+    tokens = positions / (mesh.replica * mesh.fsdp * mesh.sequence)
+    element = 4 if run.compute_dtype == "float32" else 2
+    heads = model.num_heads * model.head_dim / mesh.tensor
+    keys = 2 * model.num_kv_heads * model.head_dim / mesh.tensor
+    mlp = model.mlp_size / mesh.tensor
+    attention = heads * element + 4 * model.num_heads / mesh.tensor
+    inputs = model.hidden_size * element
+    kept = {
+        "offload": 0.0,
+        "full": inputs,
+        "save_attention": inputs + attention,
+        "save_qkv": inputs + (heads + keys) * element,
+        "minimal": 3 * inputs + attention + (heads + keys + 2 * mlp) * element,
+        "none": 8 * inputs + attention + (3 * heads + 3 * keys + 4 * mlp) * element,
+    }[remat]
+    layer = 2.0 * element * size.body / model.num_layers / mesh.tensor
+    return state + tokens * model.num_layers * kept + 2 * layer

@@ -1,0 +1,185 @@
+"""The TPUs that a plan knows: what a chip can do, and how libtpu's compiler wants a slice of them described.
+
+Chip figures are those of Google's pages on system architecture (cloud.google.com/tpu/docs, pages v4, v5e,
+v5p, v6e and tpu7x): bf16 peak, HBM bandwidth, bidirectional interconnect (ICI) bandwidth and data centre
+network (DCN) bandwidth per chip; the pages v4 and v5e were not at hand, their figures are the usual ones, as
+are those of the host's PCIe (jax-ml.github.io/scaling-book).
+What a program may use of the HBM is the compiler's own limit, read off its message when memory runs out
+(libtpu 0.0.50.1).
+Slice shapes, wrap-around links and `megacore` follow MaxText's accelerator_to_spec_map.py: without `wrap` a
+4x4x4 slice is compiled as if its rings were open.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax_sft.errors import UsageError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One kind of TPU. Bandwidths are bytes a second, per chip."""
+
+    name: str
+    peak_flops: float
+    """bf16 operations a second."""
+    hbm_bytes: int
+    """What the compiler lets a program use, all devices of the chip together."""
+    hbm_bandwidth: float
+    ici_bandwidth: float
+    """Both directions of all links together."""
+    dcn_bandwidth: float
+    host_bandwidth: float
+    """One way between the chip and its host's memory."""
+    dimensions: int
+    """Of the torus."""
+    devices: int = 1
+    """JAX devices a chip appears as."""
+    cores_in_name: int = 1
+    """Google counts these, not chips, in the name of a slice."""
+    slice_prefix: str = ""
+    """Of that name, where it is not the chip's."""
+    topology_prefix: str = ""
+    """libtpu's name, where it is not the chip's."""
+    config: str = "default"
+
+
+_V4 = Chip("v4", 275e12, int(31.75 * GIB), 1228e9, 600e9, 3.125e9, 16e9, 3, 1, 2, config="megacore_dense")
+_V5E = Chip("v5e", 197e12, int(15.75 * GIB), 819e9, 400e9, 3.125e9, 16e9, 2, slice_prefix="v5litepod")
+_V5P = Chip(
+    "v5p", 459e12, int(95.73 * GIB), 2765e9, 1200e9, 6.25e9, 16e9, 3, 1, 2, "", "v5", config="megacore"
+)
+_V6E = Chip("v6e", 918e12, int(31.24 * GIB), 1638e9, 800e9, 12.5e9, 32e9, 2)
+_TPU7X = Chip("tpu7x", 2307e12, int(2 * 94.74 * GIB), 7380e9, 1200e9, 12.5e9, 32e9, 3, 2, 2)
+CHIPS = {chip.name: chip for chip in (_V4, _V5E, _V5P, _V6E, _TPU7X)}
+_SHAPES_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+_SHAPES_3D = (
+    (2, 2, 1),
+    (2, 2, 2),
+    (2, 2, 4),
+    (2, 4, 4),
+    (4, 4, 4),
+    (4, 4, 8),
+    (4, 4, 12),
+    (4, 8, 8),
+    (4, 8, 12),
+    (8, 8, 8),
+    (8, 8, 12),
+    (8, 8, 16),
+    (8, 16, 16),
+)
+SHAPES: dict[int, dict[int, tuple[int, ...]]] = {
+    2: {math.prod(shape): shape for shape in _SHAPES_2D},
+    3: {math.prod(shape): shape for shape in _SHAPES_3D},
+}
+"""The usual slice of each number of chips, for tori of two and of three dimensions."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """`slices` equal slices of one kind of chip; several are joined by the data centre network."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+    """Chips along each dimension of one slice."""
+    slices: int = 1
+
+    @property
+    def chips(self) -> int:
+        """Chips in all slices together."""
+        return math.prod(self.shape) * self.slices
+
+    @property
+    def devices(self) -> int:
+        """JAX devices in all slices together."""
+        return self.chips * self.chip.devices
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Usable HBM of one device."""
+        return self.chip.hbm_bytes / self.chip.devices
+
+    @property
+    def label(self) -> str:
+        """As it is asked for: `v5p:64`, `v5p:2x64` for two slices."""
+        chips = math.prod(self.shape)
+        return f"{self.chip.name}:{self.slices}x{chips}" if self.slices > 1 else f"{self.chip.name}:{chips}"
+
+    @property
+    def slice_name(self) -> str:
+        """Google's name: `v5p-128` is 64 chips of two cores; `2 x v5p-128` for two slices."""
+        prefix = self.chip.slice_prefix or self.chip.name
+        name = f"{prefix}-{math.prod(self.shape) * self.chip.cores_in_name}"
+        return f"{self.slices} x {name}" if self.slices > 1 else name
+
+    @property
+    def wrap(self) -> tuple[bool, bool, bool]:
+        """Dimensions whose ends are linked: all of whole 4x4x4 cubes, those of 16 chips in two dimensions."""
+        if self.chip.dimensions == 3:
+            closed = all(size % 4 == 0 for size in self.shape)
+            return (closed, closed, closed)
+        return (self.shape[0] == 16, self.shape[1] == 16, False)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Arguments of `jax.experimental.topologies.get_topology_desc`."""
+        prefix = self.chip.topology_prefix or self.chip.name
+        alone = math.prod(self.shape) == 1
+        described: dict[str, Any] = {
+            "platform": "tpu",
+            "topology_name": f"{prefix}:{'x'.join(map(str, self.shape))}",
+            "chip_config_name": self.chip.config,
+            "chips_per_host_bounds": (1, 1, 1) if alone else (2, 2, 1),
+            "wrap": self.wrap,
+        }
+        return described | ({"num_slices": self.slices} if self.slices > 1 else {})
+
+    def holds(self, sizes: Sequence[int]) -> bool:
+        """Whether mesh axes of these sizes can take whole dimensions of a slice, as `jax.make_mesh` asks."""
+        cores = (self.chip.devices,) if self.chip.devices > 1 else ()
+        return _divides(tuple(sizes), (*self.shape, *cores))
+
+    def ring_bandwidth(self, group: int) -> float:
+        """Bytes a second a device can receive in a collective over `group` devices of one slice.
+
+        Such a group lies along as few dimensions as hold it; each gives both directions of its link when it
+        is a ring, one when it is open. The optimistic side of what a real placement gives.
+        """
+        per_link = self.chip.ici_bandwidth / (4 * self.chip.dimensions)
+        chips, total = group / self.chip.devices, 0.0
+        dimensions = zip(self.shape, self.wrap, strict=False)
+        for size, closed in sorted(dimensions, key=lambda each: -each[0]):
+            if size > 1 and (chips > 1 or not total):
+                total += per_link * (2 if closed and chips >= size else 1)
+                chips /= size
+        return (total or self.chip.ici_bandwidth) / self.chip.devices
+
+
+def _divides(sizes: tuple[int, ...], dimensions: tuple[int, ...]) -> bool:
+    if not dimensions:
+        return all(size == 1 for size in sizes)
+    first, rest = dimensions[0], dimensions[1:]
+    left = (
+        (*sizes[:at], size // first, *sizes[at + 1 :]) for at, size in enumerate(sizes) if size % first == 0
+    )
+    return any(_divides(each, rest) for each in left)
+
+
+def parse_topology(text: str) -> Topology:
+    """The topology of `v5p:64`, or `v5p:2x64` for two slices of 64; UsageError listing what is known."""
+    name, _, count = text.strip().partition(":")
+    chip = CHIPS.get(name)
+    if chip is None:
+        raise UsageError(f"--chips {text}: no TPU type {name!r}; known are {', '.join(CHIPS)}")
+    slices, _, chips = count.rpartition("x")
+    if not chips.isdecimal() or not (slices or "1").isdecimal() or int(slices or 1) < 1:
+        raise UsageError(f"--chips {text}: write TYPE:CHIPS, such as v5p:64, or v5p:2x64 for two slices")
+    shape = SHAPES[chip.dimensions].get(int(chips))
+    if shape is None:
+        known = ", ".join(map(str, SHAPES[chip.dimensions]))
+        raise UsageError(f"--chips {text}: no slice of {chips} {name} chips is known; there are {known}")
+    return Topology(chip, shape, int(slices or 1))

@@ -1,0 +1,102 @@
+"""Compiles one program with libtpu's compiler and writes what came of it: `python -m … REQUEST RESULT CACHE`.
+
+A process of its own, because the compiler may hang, crash or take much memory, and is stopped with it.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from jax_sft.errors import JaxSftError
+from jax_sft.files import write_json
+from jax_sft.planning import hlo, hlo_costs
+from jax_sft.planning.programs import Program, lower, mesh_of, state_bytes
+
+FORMAT = 2
+"""Raised when the facts that are kept change."""
+OUT_OF_MEMORY = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def main() -> None:
+    """Read the request, write the result: the facts, or {"error": …, "usage": bool}."""
+    request, result, cache = (Path(argument) for argument in sys.argv[1:4])
+    program = json.loads(request.read_text())
+    try:
+        answer = compile_program(Program.from_json(program["program"]), program["options"], cache)
+    except JaxSftError as error:
+        answer = {"error": str(error), "exit_code": error.exit_code}
+    write_json(result, answer)
+
+
+def compile_program(program: Program, options: dict[str, str], cache: Path) -> dict[str, Any]:
+    """The facts of a program, from the cache when the very same was compiled before.
+
+    It is found by a hash of its lowered text, the compiler's options and the compiler's version.
+    """
+    description = topologies.get_topology_desc(**program.topology.description)
+    mesh = mesh_of(program, list(description.devices))
+    started = time.perf_counter()
+    lowered = lower(program, mesh)
+    text = lowered.as_text()
+    named = json.dumps([FORMAT, version("libtpu"), options, program.topology.label, text])
+    key = hashlib.sha256(named.encode()).hexdigest()[:32]
+    stored = cache / f"{key}.json"
+    if stored.exists():
+        return json.loads(stored.read_text()) | {"cached": True}
+    facts = {
+        "program": program.to_json(),
+        "libtpu": version("libtpu"),
+        "jax": version("jax"),
+        "options": options,
+        "lower_seconds": time.perf_counter() - started,
+        **_compile(program, lowered, options, mesh),
+    }
+    cache.mkdir(parents=True, exist_ok=True)
+    write_json(stored, facts)
+    return facts | {"cached": False}
+
+
+def _compile(program: Program, lowered: Any, options: dict[str, str], mesh: Mesh) -> dict[str, Any]:
+    given = state_bytes(program, mesh)
+    started = time.perf_counter()
+    try:
+        compiled = lowered.compile(compiler_options=options or None)
+    except Exception as error:
+        if not (found := OUT_OF_MEMORY.search(str(error))):
+            raise JaxSftError(f"the compiler failed: {str(error).splitlines()[0][:300]}") from None
+        needed, available = (float(found[at]) * _UNITS[found[at + 1]] for at in (1, 3))
+        memory = {**given, "needed": needed, "available": available}
+        return {"fits": False, "memory": memory, "compile_seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    stats = compiled.memory_analysis()
+    text = compiled.as_text()
+    per_slice = program.topology.devices // program.topology.slices
+    return {
+        "fits": True,
+        "memory": {
+            **given,
+            "arguments": stats.argument_size_in_bytes,
+            "outputs": stats.output_size_in_bytes,
+            "aliased": stats.alias_size_in_bytes,
+            "temporaries": stats.temp_size_in_bytes,
+            "code": stats.generated_code_size_in_bytes,
+            "peak": stats.peak_memory_in_bytes,
+            "host": stats.host_temp_size_in_bytes + stats.host_argument_size_in_bytes,
+        },
+        "compile_seconds": seconds,
+        "hlo_characters": len(text),
+        "cost": hlo_costs.cost_of(hlo.parse(text), per_slice, program.topology.slices).to_json(),
+    }
+
+
+if __name__ == "__main__":
+    main()

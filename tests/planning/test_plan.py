@@ -1,0 +1,115 @@
+"""The plan of a study: its numbers, its page, its files, and how it fails."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jax_sft.cli import main
+from jax_sft.config import replace
+from jax_sft.errors import UsageError
+from jax_sft.files import write_json
+from jax_sft.planning.options import PlanOptions
+from jax_sft.planning.plan import write_plan
+from jax_sft.studies import study_to_json
+from tests.planning.fakes import RUN, FakeCompiler, study
+
+OPTIONS = PlanOptions(chips=("v5e:4", "v5p:8"), row_tokens=512)
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> FakeCompiler:
+    made = FakeCompiler({"none": 40.0})
+    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", made)
+    return made
+
+
+def planned(root: Path) -> list[dict[str, Any]]:
+    return json.loads((root / "planned" / "plan" / "plan.json").read_text())
+
+
+def test_a_plan_has_a_line_for_every_run_and_slice(
+    compiler: FakeCompiler, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeping = replace(RUN, name="keeping", remat="none")
+    path = write_plan(study(tmp_path, RUN, keeping), [RUN, keeping], OPTIONS)
+    small, large, too_big, fits = planned(tmp_path)
+    assert [(each["run"], each["chips"]) for each in (small, large, too_big, fits)] == [
+        ("long", "v5e:4"),
+        ("long", "v5p:8"),
+        ("keeping", "v5e:4"),
+        ("keeping", "v5p:8"),
+    ]
+    assert [each["fits"] for each in (small, large, too_big, fits)] == [True, True, False, True]
+    told = capsys.readouterr().out
+    assert "v5e:4: 1 run takes" in told
+    assert "data not at hand" in told
+    page = path.read_text()
+    for text in ("keeping", "v5p-16", "<svg", "remat full, 8 rows, fsdp 4", "completions"):
+        assert text in page
+
+
+def test_hours_and_dollars_are_steps_times_their_bound(compiler: FakeCompiler, tmp_path: Path) -> None:
+    write_plan(study(tmp_path), [RUN], PlanOptions(chips=("v5e:4",), row_tokens=512))
+    (plan,) = planned(tmp_path)
+    train, decode = plan["train"], plan["decode"]
+    assert train["total_steps"] == 8
+    # 32 rows of 512 tokens: two to a packed row, two micro-batches of 8; 16e12 FLOPs each, by the fake.
+    assert train["bound"] == pytest.approx(2 * 15e12 / 197e12)
+    assert (decode["slots"], decode["tokens"]) == (8, 20 * 64)
+    token = decode["roofline_of_a_token"]["compute_seconds"]
+    seconds = 8 * train["bound"] + 2 * 20 * 64 / 8 * token
+    assert plan["hours"][0] == pytest.approx(seconds / 3600)
+    assert plan["chip_hours"][0] == pytest.approx(4 * seconds / 3600)
+    assert plan["dollars"][0] == pytest.approx(1.2 * 4 * seconds / 3600)
+
+
+def test_a_search_plans_the_best_it_finds(compiler: FakeCompiler, tmp_path: Path) -> None:
+    write_plan(study(tmp_path), [RUN], PlanOptions(chips=("v5p:8",), row_tokens=512, search=True))
+    (plan,) = planned(tmp_path)
+    assert plan["fits"]
+    assert plan["tried"]
+
+
+def test_a_run_that_cannot_be_planned_is_told_and_does_not_stop_the_others(
+    compiler: FakeCompiler, tmp_path: Path
+) -> None:
+    unknown = replace(RUN, name="unknown", data=replace(RUN.data, rows=0))
+    write_plan(study(tmp_path, RUN, unknown), [RUN, unknown], PlanOptions(chips=("v5e:4",)))
+    good, bad = planned(tmp_path)
+    assert good["fits"]
+    assert "--row-tokens" in bad["problem"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (PlanOptions(), "--chips: name at least one"),
+        (PlanOptions(chips=("h100:8",)), "no TPU type"),
+        (PlanOptions(chips=("v5e:4",), hbm_share=1.5), "--hbm-share 1.5"),
+        (PlanOptions(chips=("v5e:4",), rows=-1), "--rows -1"),
+        (PlanOptions(chips=("v5e:4",), timeout=0), "--timeout 0"),
+        (PlanOptions(chips=("v5e:4",), prices="absent.toml"), "--prices absent.toml"),
+    ],
+)
+def test_flags_out_of_range_are_refused(options: PlanOptions, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        write_plan(study(tmp_path), [RUN], options)
+
+
+def test_the_command_line_passes_on_chips_runs_and_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("jax_sft.planning.plan.write_plan", lambda *args: made.append(args))
+    folder = tmp_path / "runs" / "planned"
+    other = replace(RUN, name="other")
+    write_json(folder / "study.json", {"study": study_to_json(study(tmp_path, RUN, other))})
+    flags = ["--chips", "v5p:8", "--chips", "v6e:4", "--search", "--rows", "7", "--remat", "none"]
+    assert main(["plan", str(folder), "--runs", "other", *flags]) == 0
+    ((_, runs, options),) = made
+    assert [(run.name, run.remat) for run in runs] == [("other", "none")]
+    assert (options.chips, options.search, options.rows) == (("v5p:8", "v6e:4"), True, 7)
+    assert main(["plan", str(folder), "--chip", "v5p:8"]) == 2
+    assert "--chips" in capsys.readouterr().err
