@@ -1,0 +1,35 @@
+# Sourced by the scripts here: which slice, and how to run a command on its hosts.
+#
+# Every script takes: NAME --zone ZONE [--project PROJECT] [--dry-run], and --dry-run prints what would be run.
+set -euo pipefail
+
+die() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+name='' zone=${TPU_ZONE:-} project=() dry_run='' rest=()
+while (($#)); do
+    case $1 in
+        --zone) zone=${2:?--zone needs a zone} && shift 2 ;;
+        --project) project=(--project "${2:?--project needs a project}") && shift 2 ;;
+        --dry-run) dry_run=1 && shift ;;
+        --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit 0 ;;
+        --) shift && rest+=("$@") && break ;;
+        *) if [ -z "$name" ]; then name=$1; else rest+=("$1"); fi && shift ;;
+    esac
+done
+[ -n "$name" ] || die "name the slice first; see $(basename "$0") --help"
+[ -n "$zone" ] || die "say where the slice is: --zone ZONE, or TPU_ZONE"
+
+do_or_show() {
+    if [ "$dry_run" ]; then
+        printf '%q ' "$@" && echo
+    else
+        "$@"
+    fi
+}
+
+on_hosts() { # WORKERS COMMAND: run COMMAND with bash on `all` hosts or on one
+    do_or_show gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" "${project[@]}" --worker "$1" --command "$2"
+}
