@@ -18,6 +18,10 @@ from jax_sft.errors import UsageError
 
 MESH_AXES = ("replica", "fsdp", "sequence", "tensor")
 BATCH_AXES = ("replica", "fsdp")
+ATTENTION_BLOCK = 128
+"""The least number of tokens that the attention kernel of TPUs works on at once."""
+LONGEST_PLAIN = 2048
+"""Most tokens of a row for which attention does without the kernel."""
 Rules = dict[str, str | tuple[str, ...] | None]
 RULES: Rules = {
     "batch": BATCH_AXES,
@@ -95,16 +99,29 @@ def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
 
 
 def check_batch(data: DataConfig, mesh: Mesh) -> None:
-    """UsageError unless packed rows divide among the data axes, and their tokens among `sequence`."""
+    """UsageError unless packed rows divide among the data axes, and their tokens among `sequence`.
+
+    On TPU a device's share of a long row must also divide into blocks of the attention kernel: without it,
+    attention to a long row takes too much memory.
+    """
     sizes: list[tuple[str, int, tuple[str, ...]]]
     sizes = [("rows_per_micro_batch", data.rows_per_micro_batch, BATCH_AXES)]
     lengths = [("row_lengths", length) for length in data.row_lengths] or [("row_length", data.row_length)]
     sizes += [(name, length, ("sequence",)) for name, length in lengths]
+    shape = _spell([mesh.shape[axis] for axis in MESH_AXES])
     for name, size, axes in sizes:
         ways = math.prod(mesh.shape[axis] for axis in axes)
         if size % ways:
-            shape = _spell([mesh.shape[axis] for axis in MESH_AXES])
             raise UsageError(f"data.{name} {size} does not divide by {ways}, as parallelism {shape} asks")
+    on_tpu = mesh.devices.flat[0].platform == "tpu"
+    for name, length in lengths if on_tpu else []:
+        tokens = length // mesh.shape["sequence"]
+        if tokens > LONGEST_PLAIN and tokens % ATTENTION_BLOCK:
+            raise UsageError(
+                f"data.{name} {length} puts {tokens} tokens of a row on a device; the attention kernel "
+                f"works on blocks of {ATTENTION_BLOCK}: make it a multiple of "
+                f"{ATTENTION_BLOCK * mesh.shape['sequence']}"
+            )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,9 +1,14 @@
 """The mesh, the table from logical axes to mesh axes, and every way they can fail to fit."""
 
+from types import SimpleNamespace
+from typing import ClassVar, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig
@@ -125,3 +130,15 @@ def test_constrain_asks_inside_a_mesh_and_does_nothing_outside() -> None:
     with jax.set_mesh(mesh):
         out = jax.jit(lambda x: constrain(x, "batch", None))(x)
     assert out.sharding.spec == P(("replica", "fsdp"))
+
+
+def test_long_rows_on_tpu_divide_into_blocks_of_the_attention_kernel() -> None:
+    class Chips:
+        shape: ClassVar = {"replica": 1, "fsdp": 2, "sequence": 2, "tensor": 1}
+        devices = np.array([SimpleNamespace(platform="tpu")])
+
+    mesh = cast(Mesh, Chips())
+    check_batch(DataConfig(row_length=20_480), mesh)
+    check_batch(DataConfig(row_length=300), mesh)
+    with pytest.raises(UsageError, match=r"row_length 20000 puts 10000 tokens .* make it a multiple of 256"):
+        check_batch(DataConfig(row_length=20_000), mesh)

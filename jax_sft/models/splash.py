@@ -15,9 +15,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
 from jax.sharding import PartitionSpec as P
 
-from jax_sft.sharding import BATCH_AXES
+from jax_sft.sharding import ATTENTION_BLOCK, BATCH_AXES
 
-BLOCKS = (512, 256, 128)
+BLOCKS = (512, 256, ATTENTION_BLOCK)
 """Block sizes in order of preference; 512 is what MaxText ships."""
 RESIDUALS = "attention"
 """Checkpoint name of the kernel's output and log-sum-exp, for remat policies that keep them."""
