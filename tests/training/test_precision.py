@@ -1,0 +1,57 @@
+"""All-bfloat16 training, as the original trains, and a bfloat16 first moment."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_sft.config import OptimizerConfig, ParallelismConfig, Study, replace
+from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.sharding import make_mesh
+from jax_sft.training.start import start_state
+from jax_sft.training.step import TrainState, abstract_state, compile_step, place_batch
+from tests.training.batches import DATA, RUN, random_rows
+
+STEPS = 8
+PLAN = BatchPlan(random_rows(), DATA, seed=0, epochs=1)
+
+
+def types(tree: Any) -> set[Any]:
+    return {leaf.dtype for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+
+
+def train(**changes: Any) -> tuple[TrainState, list[float]]:
+    run = replace(RUN, **changes)
+    mesh = make_mesh(ParallelismConfig(), jax.devices()[:2])
+    losses = []
+    with jax.set_mesh(mesh):
+        state = start_state(Study("study", (run,)), run, mesh)
+        step = compile_step(run, mesh, STEPS)
+        for batch in iterate(PLAN):
+            state, metrics = step(state, place_batch(batch, mesh))
+            losses.append(float(metrics["loss"]))
+        assert types(abstract_state(run, mesh)) == types(state)
+    return state, losses
+
+
+@pytest.fixture(scope="module")
+def exact() -> list[float]:
+    return train()[1]
+
+
+def test_weights_and_moments_stay_bfloat16_and_learn_nearly_as_well(exact: list[float]) -> None:
+    state, losses = train(param_dtype="bfloat16")
+    assert types(state) == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_allclose(losses, exact, rtol=2e-2)
+    assert losses[-1] < losses[0]
+    assert losses != exact
+
+
+def test_the_first_moment_alone_can_be_bfloat16(exact: list[float]) -> None:
+    optimizer: OptimizerConfig = replace(RUN.optimizer, first_moment="bfloat16")
+    state, losses = train(optimizer=optimizer)
+    assert types(state.params) == {jnp.dtype(jnp.float32)}
+    assert types(state.opt_state) == {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_allclose(losses, exact, rtol=2e-3)
