@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -39,19 +40,57 @@ GENERATION_RULES = RULES | {"embed": None}
 
 
 def make_mesh(parallelism: ParallelismConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of `parallelism` over `devices` (all of them by default); UsageError when sizes do not fit."""
+    """The mesh of `parallelism` over `devices` (all of them by default).
+
+    On a TPU slice axes follow the links of its torus, the last axes the nearest neighbours; several slices
+    are laid out along `replica`. UsageError when sizes do not make the devices, or slices do not divide
+    `replica`.
+    """
     devices = list(jax.devices()) if devices is None else devices
+    sizes = tuple(axis_sizes(parallelism, len(devices)).values())
+    slices = _slices(devices)
+    if sizes[0] % slices:
+        raise UsageError(
+            f"parallelism.replica {sizes[0]}: {slices} slices hold copies of the parameters; make it "
+            f"{slices} or a multiple"
+        )
+    inner = (sizes[0] // slices, *sizes[1:])
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(inner, devices, allow_split_physical_axes=True)
+    else:
+        outer = (slices, *(1 for _ in inner[1:]))
+        grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def make_generation_mesh(tensor: int, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of a sweep: weights split over `tensor` devices of one slice, slots over all the others.
+
+    UsageError when `tensor` does not divide the devices.
+    """
+    devices = list(jax.devices()) if devices is None else devices
+    return make_mesh(ParallelismConfig(replica=_slices(devices), tensor=tensor), devices)
+
+
+def axis_sizes(parallelism: ParallelismConfig, devices: int) -> dict[str, int]:
+    """Size of every mesh axis, -1 resolved; UsageError when they do not make that many devices."""
     sizes = [getattr(parallelism, axis) for axis in MESH_AXES]
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UsageError(f"parallelism: axis sizes are positive, at most one is -1; found {_spell(sizes)}")
     known = math.prod(size for size in sizes if size > 0)
-    sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    if math.prod(sizes) != len(devices):
+    sizes = [devices // known if size == -1 else size for size in sizes]
+    if math.prod(sizes) != devices:
         raise UsageError(
-            f"parallelism: {_spell(sizes)} makes {math.prod(sizes)} devices, but there are {len(devices)}"
+            f"parallelism: {_spell(sizes)} makes {math.prod(sizes)} devices, but there are {devices}"
         )
-    axis_types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
+    return dict(zip(MESH_AXES, sizes, strict=True))
+
+
+def _slices(devices: list[jax.Device]) -> int:
+    """How many TPU slices the devices belong to, joined by the data centre network."""
+    if devices[0].platform != "tpu":
+        return 1
+    return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def _spell(sizes: list[int]) -> str:

@@ -21,9 +21,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Tests against the oracle exist only where the oracle is installed (`make oracle`).
 collect_ignore = [] if importlib.util.find_spec("torch") else ["oracle"]
-# And libtpu, the compiler for TPUs, is made for Linux on x86-64 alone.
-if not importlib.util.find_spec("libtpu"):
-    collect_ignore.append("training/test_compiled_for_tpu.py")
 
 SHORT_ROOMS = ("checkpoints", "data", "models", "tokens")
 """Rooms whose tests all belong to the short set of Python 3.11, where JAX and Flax are older."""
@@ -46,15 +43,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fill the short set; leave out, without calling it skipped, what needs data sets that are not here."""
+    """Fill the short set; leave out, without calling it skipped, what needs something that is not here."""
     for item in items:
         room = item.path.relative_to(REPOSITORY / "tests").parts[0]
         if room in SHORT_ROOMS and not item.get_closest_marker("slow"):
             item.add_marker("short")
-    if shared_data_folder() is None:
-        absent = [item for item in items if "shared_data" in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=absent)
-        items[:] = [item for item in items if item not in absent]
+    # libtpu, the compiler for TPUs, is made for Linux on x86-64 alone.
+    here = {
+        "shared_data": shared_data_folder() is not None,
+        "libtpu": importlib.util.find_spec("libtpu") is not None,
+    }
+    absent = {name for name, is_here in here.items() if not is_here}
+    left_out = [item for item in items if absent.intersection(getattr(item, "fixturenames", ()))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jax_sft.checkpoints.store import snapshot_store
-from jax_sft.config import BenchmarkConfig, ModelConfig, ParallelismConfig, Run, Study
+from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.completions import CompletionsFile
 from jax_sft.evaluation.results import find_benchmark, score, store_items
@@ -23,7 +23,7 @@ from jax_sft.files import read_json
 from jax_sft.generation.engine import Completion, Engine, Request
 from jax_sft.layout import run_folder, unit_folder
 from jax_sft.models.decoder import Params
-from jax_sft.sharding import make_mesh
+from jax_sft.sharding import make_generation_mesh
 from jax_sft.studies import run_from_json
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
@@ -78,7 +78,7 @@ class Sweep:
         self.study = study
         self.console = console or Console(stderr=True, soft_wrap=True)
         self.engines: dict[EngineKey, Engine] = {}
-        self.mesh = make_mesh(ParallelismConfig(tensor=study.evaluation.tensor))
+        self.mesh = make_generation_mesh(study.evaluation.tensor)
         self.asked = [(b, store_items(study, b)) for b in benchmarks]
 
     def plan(self, run: Run, steps: Sequence[int]) -> Work:

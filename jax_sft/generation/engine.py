@@ -9,7 +9,6 @@ neighbours or on the order in which requests arrive.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -75,9 +74,8 @@ class Engine:
         """Nothing is compiled yet. Slots and prefill rows are rounded up to fill the mesh's data axes."""
         self.model, self.evaluation, self.stop_ids, self.mesh = model, evaluation, stop_ids, mesh
         ways = mesh.shape["replica"] * mesh.shape["fsdp"]
-        self.slots, self.prefill_rows = (
-            -(-count // ways) * ways for count in (evaluation.slots, evaluation.prefill_rows)
-        )
+        self.slots = fill_ways(evaluation.slots, ways)
+        self.prefill_rows = fill_ways(evaluation.prefill_rows, ways)
         self.decode_compilations = 0
         """Times the decode program was traced; 1 after any number of snapshots."""
         self._compile()
@@ -85,8 +83,7 @@ class Engine:
     def _compile(self) -> None:
         """The three programs. Slots keep one layout from call to call and are updated in place (donated)."""
         dtype = jnp.dtype(self.evaluation.compute_dtype)
-        make = partial(empty_slots, self.model, self.slots, self.evaluation.context, dtype)
-        in_slots = slot_shardings(jax.eval_shape(make), self.mesh)
+        in_slots = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_slots())
         in_params = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_params())
         whole, self._rows = replicated(self.mesh), batch_sharding(self.mesh)
 
@@ -99,7 +96,7 @@ class Engine:
         ) -> Slots:
             return refill(params, slots, tokens_RT, lengths_R, orders, self.model, dtype)
 
-        self._empty = jax.jit(make, out_shardings=in_slots)
+        self._empty = jax.jit(self._make_slots, out_shardings=in_slots)
         self._decode = jax.jit(
             counted_decode,
             in_shardings=(in_params, in_slots),
@@ -121,6 +118,24 @@ class Engine:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding),
             place_abstract(boxed, self.mesh, GENERATION_RULES),
         )
+
+    def abstract_slots(self) -> Slots:
+        """Shapes, types and shardings of what the device holds of all slots."""
+        made = jax.eval_shape(self._make_slots)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            made,
+            slot_shardings(made, self.mesh),
+        )
+
+    def _make_slots(self) -> Slots:
+        dtype = jnp.dtype(self.evaluation.compute_dtype)
+        return empty_slots(self.model, self.slots, self.evaluation.context, dtype)
+
+    def lower_decode(self) -> jax.stages.Lowered:
+        """The decode program, traced and lowered for the engine's mesh."""
+        with jax.set_mesh(self.mesh):
+            return self._decode.lower(self.abstract_params(), self.abstract_slots())
 
     def check(self, request: Request) -> None:
         """UsageError for a request that cannot be answered: nothing to do, too long, unknown tokens."""
@@ -213,6 +228,11 @@ class Engine:
         while size < len(prompt) - 1:
             size *= 2
         return min(size, self.evaluation.context)
+
+
+def fill_ways(count: int, ways: int) -> int:
+    """The least number of slots or rows, at least `count`, that `ways` devices share equally."""
+    return -(-count // ways) * ways
 
 
 def _orders(slots: int, starts: dict[int, Request], rows: dict[tuple[int, ...], int], seed: int) -> Refill:

@@ -18,6 +18,7 @@ from typing import Any
 
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.planning.hlo_costs import Cost
+from jax_sft.planning.options import TIMEOUT
 from jax_sft.planning.programs import Program
 
 ENVIRONMENT = {
@@ -60,7 +61,7 @@ def cache_folder() -> Path:
 def compile_facts(
     program: Program,
     cache: Path | None = None,
-    timeout: float = 1800,
+    timeout: float = TIMEOUT,
     options: Mapping[str, str] | None = None,
 ) -> Facts:
     """Compile `program`, or find it compiled. `timeout` is in seconds, `options` are the compiler's own.

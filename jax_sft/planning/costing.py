@@ -9,9 +9,11 @@ from pathlib import Path
 
 from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.generation.engine import fill_ways
 from jax_sft.models.splash import block_size
 from jax_sft.planning.compiling import Facts, compile_facts
-from jax_sft.planning.programs import decode_program, resolve_sizes, train_program
+from jax_sft.planning.options import HBM_SHARE, TIMEOUT
+from jax_sft.planning.programs import decode_program, train_program
 from jax_sft.planning.roofline import (
     Roofline,
     attention_flops,
@@ -21,11 +23,9 @@ from jax_sft.planning.roofline import (
     storage_bytes,
 )
 from jax_sft.planning.topologies import Topology
-from jax_sft.planning.workload import SweepWorkload, Workload, decode_slots, model_size
+from jax_sft.planning.workload import SweepWorkload, Workload, model_size
+from jax_sft.sharding import axis_sizes
 from jax_sft.training.loss import CHUNK_TOKENS
-
-DEFAULT_SHARE = 0.92
-"""Share of the usable HBM that a program may fill: the runtime and fragmentation want the rest."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Settings:
     """How to compile and what to call a fit."""
 
     cache: Path | None = None
-    timeout: float = 1800.0
-    hbm_share: float = DEFAULT_SHARE
+    timeout: float = TIMEOUT
+    hbm_share: float = HBM_SHARE
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def plan_training(run: Run, work: Workload, topology: Topology, settings: Settin
 
     UsageError when mesh, model and batch do not fit one another; JaxSftError when the compiler fails.
     """
-    mesh = resolve_sizes(run.parallelism, topology)
+    mesh = axis_sizes(run.parallelism, topology.devices)
     facts = {
         length: compile_facts(train_program(run, topology, length, most), settings.cache, settings.timeout)
         for length, (_, most) in work.micro_batches.items()
@@ -226,4 +226,5 @@ def plan_sweep(
     whole = roofline(facts.cost.total((evaluation.chunk,)), topology, {})
     fits = facts.peak <= settings.hbm_share * topology.hbm_bytes
     per_token = Roofline(**{name: value / evaluation.chunk for name, value in vars(whole).items()})
-    return SweepPlan(facts, per_token, decode_slots(evaluation, topology.devices), work, fits)
+    slots = fill_ways(evaluation.slots, topology.devices // evaluation.tensor)
+    return SweepPlan(facts, per_token, slots, work, fits)

@@ -8,6 +8,10 @@ import tyro
 
 from jax_sft.errors import UsageError
 
+HBM_SHARE = 0.92
+"""The runtime and fragmentation want the rest."""
+TIMEOUT = 1800.0
+
 
 @dataclass(frozen=True)
 class PlanOptions:
@@ -19,7 +23,7 @@ class PlanOptions:
     """Look for the fastest remat, rows of a micro-batch and parallelism that fit."""
     most_compiled: int = 6
     """Settings that a search compiles at most, for each run and slice."""
-    hbm_share: float = 0.92
+    hbm_share: float = HBM_SHARE
     """Share of a device's usable memory that a program may fill."""
     prices: str = ""
     """A TOML file with dollars per chip-hour instead of the built-in table."""
@@ -33,7 +37,7 @@ class PlanOptions:
     """Mean tokens of a completion / max_new_tokens of its benchmark."""
     cache: str = ""
     """Folder of earlier compilations; empty means $XDG_CACHE_HOME/jax_sft/plans."""
-    timeout: float = 1800.0
+    timeout: float = TIMEOUT
     """Seconds that one compilation may take."""
 
     def check(self) -> None:

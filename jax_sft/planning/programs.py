@@ -2,20 +2,16 @@
 
 import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
-from jax_sft.config import EvaluationConfig, ParallelismConfig, Run, replace
-from jax_sft.errors import UsageError
+from jax_sft.config import EvaluationConfig, Run, replace
 from jax_sft.generation.engine import Engine
-from jax_sft.generation.slots import Slots, empty_slots, slot_shardings
 from jax_sft.planning.topologies import Topology, parse_topology
-from jax_sft.sharding import MESH_AXES, check_batch, make_mesh
+from jax_sft.sharding import check_batch, make_generation_mesh, make_mesh
 from jax_sft.studies import run_from_json, run_to_json
 from jax_sft.training.step import DeviceBatch, PackedRows, abstract_state, batch_shardings, compile_step
 
@@ -80,49 +76,10 @@ def decode_program(run: Run, topology: Topology, evaluation: EvaluationConfig) -
 
 
 def mesh_of(program: Program, devices: list[Any]) -> Mesh:
-    """The mesh a program runs on; several slices are laid out along `replica`.
-
-    UsageError when the sizes do not multiply to the devices, or the slices do not divide `replica`.
-    """
-    parallelism = program.run.parallelism
-    if program.kind == "decode":
-        assert program.evaluation is not None
-        parallelism = ParallelismConfig(tensor=program.evaluation.tensor)
-    slices = program.topology.slices
-    sizes = resolve_sizes(parallelism, program.topology)
-    if slices == 1:
-        if not program.topology.holds(tuple(sizes.values())):
-            shape = "x".join(map(str, program.topology.shape))
-            told = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1)
-            raise UsageError(
-                f"parallelism {told} cannot be laid out on {shape} chips: each axis takes whole dimensions"
-            )
-        return make_mesh(parallelism, devices)
-    if program.kind == "decode":
-        sizes["replica"], sizes["fsdp"] = slices, sizes["fsdp"] // slices
-    if sizes["replica"] % slices:
-        raise UsageError(
-            f"parallelism.replica {sizes['replica']}: {slices} slices hold copies of the parameters; make it "
-            f"{slices} or a multiple"
-        )
-    # jax.make_mesh knows one slice only.
-    inner = (sizes["replica"] // slices, *(sizes[axis] for axis in MESH_AXES[1:]))
-    outer = (slices, *(1 for _ in MESH_AXES[1:]))
-    grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
-    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
-
-
-def resolve_sizes(parallelism: ParallelismConfig, topology: Topology) -> dict[str, int]:
-    """Sizes of the mesh axes on that slice, -1 resolved; UsageError when they do not make its devices."""
-    sizes = {axis: int(getattr(parallelism, axis)) for axis in MESH_AXES}
-    known = math.prod(size for size in sizes.values() if size > 0)
-    sizes = {axis: topology.devices // known if size == -1 else size for axis, size in sizes.items()}
-    if math.prod(sizes.values()) != topology.devices:
-        told = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
-        raise UsageError(
-            f"parallelism {told} does not make the {topology.devices} devices of {topology.label}"
-        )
-    return sizes
+    """The mesh a program runs on; UsageError when it cannot be made of the devices."""
+    if program.evaluation is not None:
+        return make_generation_mesh(program.evaluation.tensor, devices)
+    return make_mesh(program.run.parallelism, devices)
 
 
 def lower(program: Program, mesh: Mesh) -> Any:
@@ -130,7 +87,7 @@ def lower(program: Program, mesh: Mesh) -> Any:
 
     UsageError when mesh, model and batch do not fit one another.
     """
-    return _lower_train(program, mesh) if program.kind == "train" else _lower_decode(program, mesh)
+    return _lower_train(program, mesh) if program.kind == "train" else _engine(program, mesh).lower_decode()
 
 
 def _lower_train(program: Program, mesh: Mesh) -> Any:
@@ -150,26 +107,9 @@ def _lower_train(program: Program, mesh: Mesh) -> Any:
         return step.lower(abstract_state(run, mesh), DeviceBatch(rows, count))
 
 
-def _lower_decode(program: Program, mesh: Mesh) -> Any:
-    engine, slots = _engine(program, mesh)
-    decode: Any = engine._decode
-    with jax.set_mesh(mesh):
-        return decode.lower(engine.abstract_params(), slots)
-
-
-def _engine(program: Program, mesh: Mesh) -> tuple[Engine, Slots]:
-    """The engine, and its slots as abstract arrays."""
-    evaluation = program.evaluation
-    assert evaluation is not None
-    engine = Engine(program.run.model, evaluation, (0,), mesh)
-    dtype = jnp.dtype(evaluation.compute_dtype)
-    slots = jax.eval_shape(partial(empty_slots, program.run.model, engine.slots, evaluation.context, dtype))
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        slots,
-        slot_shardings(slots, mesh),
-    )
-    return engine, placed
+def _engine(program: Program, mesh: Mesh) -> Engine:
+    assert program.evaluation is not None
+    return Engine(program.run.model, program.evaluation, (0,), mesh)
 
 
 def state_bytes(program: Program, mesh: Mesh) -> dict[str, int]:
@@ -177,8 +117,8 @@ def state_bytes(program: Program, mesh: Mesh) -> dict[str, int]:
     if program.kind == "train":
         state = abstract_state(program.run, mesh)
         return {"parameters": _held(state.params), "optimizer": _held(state.opt_state)}
-    engine, slots = _engine(program, mesh)
-    return {"parameters": _held(engine.abstract_params()), "cache": _held(slots.cache)}
+    engine = _engine(program, mesh)
+    return {"parameters": _held(engine.abstract_params()), "cache": _held(engine.abstract_slots().cache)}
 
 
 def _held(tree: Any) -> int:

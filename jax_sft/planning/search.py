@@ -134,7 +134,7 @@ def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator
         splits = math.gcd(model.num_kv_heads, model.mlp_size) % tensor == 0 and model.hidden_size % fsdp == 0
         whole = all(length % sequence == 0 for length in lengths)
         kernel = sequence == 1 or all(block_size(length // sequence) for length in lengths)
-        if splits and whole and kernel and topology.holds((fsdp, sequence, tensor)):
+        if splits and whole and kernel:
             yield ParallelismConfig(topology.slices, fsdp, sequence, tensor)
 
 

@@ -11,7 +11,6 @@ Slice shapes, wrap-around links and `megacore` follow MaxText's accelerator_to_s
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,11 +137,6 @@ class Topology:
         }
         return described | ({"num_slices": self.slices} if self.slices > 1 else {})
 
-    def holds(self, sizes: Sequence[int]) -> bool:
-        """Whether mesh axes of these sizes can take whole dimensions of a slice, as `jax.make_mesh` asks."""
-        cores = (self.chip.devices,) if self.chip.devices > 1 else ()
-        return _divides(tuple(sizes), (*self.shape, *cores))
-
     def ring_bandwidth(self, group: int) -> float:
         """Bytes a second a device can receive in a collective over `group` devices of one slice.
 
@@ -157,16 +151,6 @@ class Topology:
                 total += per_link * (2 if closed and chips >= size else 1)
                 chips /= size
         return (total or self.chip.ici_bandwidth) / self.chip.devices
-
-
-def _divides(sizes: tuple[int, ...], dimensions: tuple[int, ...]) -> bool:
-    if not dimensions:
-        return all(size == 1 for size in sizes)
-    first, rest = dimensions[0], dimensions[1:]
-    left = (
-        (*sizes[:at], size // first, *sizes[at + 1 :]) for at, size in enumerate(sizes) if size % first == 0
-    )
-    return any(_divides(each, rest) for each in left)
 
 
 def parse_topology(text: str) -> Topology:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jax_sft.checkpoints.schedules import snapshot_steps
-from jax_sft.config import BenchmarkConfig, DataConfig, EvaluationConfig, ModelConfig, Run, Study
+from jax_sft.config import BenchmarkConfig, DataConfig, ModelConfig, Run, Study
 from jax_sft.data.loader import BatchPlan
 from jax_sft.data.prepared import training_rows
 from jax_sft.data.rows import TokenisedRows
@@ -176,9 +176,3 @@ def model_size(model: ModelConfig) -> ModelSize:
     table = model.vocab_size * model.hidden_size
     outside = table * (1 if model.tie_embeddings else 2)
     return ModelSize(total=sum(sizes.values()), body=sum(sizes.values()) - outside, head=table)
-
-
-def decode_slots(evaluation: EvaluationConfig, devices: int) -> int:
-    """Slots as the engine rounds them up: a multiple of the devices that share them."""
-    ways = max(1, devices // evaluation.tensor)
-    return -(-evaluation.slots // ways) * ways

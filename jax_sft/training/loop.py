@@ -99,7 +99,7 @@ def take_steps(
             reporter.flush()
             saves.save(done, state)
         saves.check()
-        if preemption.stop_after(done) and done < plan.total_steps:
+        if preemption.stop_after(done):
             reporter.flush()
             saves.save_state(done, state)
             return done

@@ -57,27 +57,19 @@ def weighted_nll(
     Differentiable in `hidden_RTD` and `kernel_DV`. A device holds the logits of about `chunk_tokens` tokens
     and of one tile of the vocabulary at once.
     """
-    return _run(hidden_RTD, kernel_DV, targets_RT, weights_RT, chunk_tokens, tile_elements, gradients=False)[
-        0
-    ]
-
-
-def _forward(
-    hidden_RTD: jax.Array,
-    kernel_DV: jax.Array,
-    targets_RT: jax.Array,
-    weights_RT: jax.Array,
-    chunk_tokens: int,
-    tile_elements: int,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    loss, d_hidden_RTD, d_kernel_DV = _run(
-        hidden_RTD, kernel_DV, targets_RT, weights_RT, chunk_tokens, tile_elements, gradients=True
+    loss, *_ = _run(
+        hidden_RTD, kernel_DV, targets_RT, weights_RT, chunk_tokens, tile_elements, gradients=False
     )
-    return loss, (d_hidden_RTD, d_kernel_DV)
+    return loss
+
+
+def _forward(*problem: Any) -> tuple[jax.Array, list[jax.Array]]:
+    loss, *gradients = partial(_run, gradients=True)(*problem)
+    return loss, gradients
 
 
 def _backward(
-    chunk_tokens: int, tile_elements: int, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+    chunk_tokens: int, tile_elements: int, residuals: list[jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
     del chunk_tokens, tile_elements
     d_hidden_RTD, d_kernel_DV = (

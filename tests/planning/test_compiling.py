@@ -1,17 +1,16 @@
 """Compiling for a TPU that is not there: the worker process, its cache, and one real program."""
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jax_sft.config import EvaluationConfig, ParallelismConfig, replace
+from jax_sft.config import EvaluationConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.planning import compiling, worker
 from jax_sft.planning.compiling import cache_folder, compile_facts
-from jax_sft.planning.programs import Program, decode_program, resolve_sizes, train_program
+from jax_sft.planning.programs import Program, decode_program, train_program
 from jax_sft.planning.topologies import parse_topology
 from tests.planning.fakes import RUN
 
@@ -19,9 +18,6 @@ V5E = parse_topology("v5e:4")
 TRAIN = train_program(RUN, V5E, 1024, 2)
 WHOLE_COLLECTIVES = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "100000"}
 """So small a program is otherwise cut into loops of products and permutes."""
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
-)
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
@@ -41,13 +37,6 @@ def test_a_program_survives_json_and_forgets_what_does_not_matter() -> None:
     assert train_program(other, V5E, 1024, 2) == TRAIN
     assert train_program(replace(RUN, remat="minimal"), V5E, 1024, 2) != TRAIN
     assert decode_program(other, V5E, EvaluationConfig()) == decode
-
-
-def test_sizes_must_make_the_devices() -> None:
-    sizes = resolve_sizes(ParallelismConfig(tensor=2), V5E)
-    assert sizes == {"replica": 1, "fsdp": 2, "sequence": 1, "tensor": 2}
-    with pytest.raises(UsageError, match="does not make the 4 devices of v5e:4"):
-        resolve_sizes(ParallelismConfig(fsdp=3), V5E)
 
 
 def test_a_compiler_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -85,13 +74,12 @@ def test_memory_that_is_missing_is_read_off_the_compilers_message() -> None:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+def compiled(tmp_path_factory: pytest.TempPathFactory, libtpu: Any) -> tuple[Any, Path]:
     """The tiny train step, really compiled for four v5e chips."""
     cache = tmp_path_factory.mktemp("plans")
     return compile_facts(TRAIN, cache, timeout=600, options=WHOLE_COLLECTIVES), cache
 
 
-@needs_libtpu
 def test_the_real_step_is_compiled_for_a_tpu(compiled: tuple[Any, Path]) -> None:
     facts, _ = compiled
     assert facts.fits
@@ -112,7 +100,6 @@ def test_the_real_step_is_compiled_for_a_tpu(compiled: tuple[Any, Path]) -> None
     assert total.bytes_of("all-gather") == pytest.approx(2 * 2 * model.num_layers * layer + 2 * head, rel=0.1)
 
 
-@needs_libtpu
 def test_the_same_program_is_not_compiled_twice(compiled: tuple[Any, Path]) -> None:
     facts, cache = compiled
     again = compile_facts(TRAIN, cache, options=WHOLE_COLLECTIVES)
@@ -121,7 +108,7 @@ def test_the_same_program_is_not_compiled_twice(compiled: tuple[Any, Path]) -> N
     assert (again.memory, again.cost, again.seconds) == (facts.memory, facts.cost, facts.seconds)
 
 
-@needs_libtpu
+@pytest.mark.usefixtures("libtpu")
 def test_what_does_not_divide_is_told_as_in_training(tmp_path: Path) -> None:
     run = replace(RUN, data=replace(RUN.data, rows_per_micro_batch=6))
     with pytest.raises(UsageError, match=r"v5e:4: data.rows_per_micro_batch 6 does not divide by 4"):

@@ -1,9 +1,14 @@
 """Slices of TPUs: names, descriptions for the compiler, and what a device receives over their links."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
+from jax_sft.config import ParallelismConfig
 from jax_sft.errors import UsageError
 from jax_sft.planning.topologies import CHIPS, GIB, SHAPES, parse_topology
+from jax_sft.sharding import make_generation_mesh, make_mesh
 
 
 @pytest.mark.parametrize(
@@ -69,10 +74,33 @@ def test_links_of_all_dimensions_a_group_spans_work_for_it() -> None:
     assert parse_topology("tpu7x:64").ring_bandwidth(128) == 6 * link / 2, "two devices share a chip's links"
 
 
-def test_mesh_axes_take_whole_dimensions_of_a_slice() -> None:
-    torus, mesh = parse_topology("v5p:64"), parse_topology("v6e:32")
-    assert all(torus.holds(sizes) for sizes in ((64, 1), (16, 4), (4, 4, 4)))
-    assert not torus.holds((32, 2))
-    assert mesh.holds((8, 1, 4))
-    assert not mesh.holds((16, 2))
-    assert parse_topology("tpu7x:64").holds((64, 2))
+@pytest.mark.parametrize(
+    ("text", "axes"),
+    [
+        ("v6e:32", ParallelismConfig(fsdp=16, tensor=2)),
+        ("v5p:64", ParallelismConfig(fsdp=32, tensor=2)),
+        ("v5p:2x64", ParallelismConfig(replica=2, tensor=4)),
+        ("v5e:2x16", ParallelismConfig(replica=4, tensor=2)),
+    ],
+)
+def test_any_split_is_laid_out_along_the_links(libtpu: Any, text: str, axes: ParallelismConfig) -> None:
+    topology = parse_topology(text)
+    mesh = make_mesh(axes, libtpu(topology))
+    assert mesh.size == topology.devices
+    per_slice = mesh.devices.reshape(topology.slices, -1)
+    assert all(len({getattr(device, "slice_index", 0) for device in row}) == 1 for row in per_slice)
+    for pair in mesh.devices.reshape(-1, axes.tensor)[:, :2]:
+        steps = np.abs(np.subtract(pair[0].coords, pair[1].coords))
+        assert steps.sum() == 1, "devices of the last axis are neighbours"
+
+
+def test_slices_hold_copies(libtpu: Any) -> None:
+    devices = libtpu(parse_topology("v5e:2x16"))
+    with pytest.raises(UsageError, match=r"parallelism.replica 1: 2 slices hold copies of the parameters"):
+        make_mesh(ParallelismConfig(), devices)
+    assert dict(make_generation_mesh(4, devices).shape) == {
+        "replica": 2,
+        "fsdp": 4,
+        "sequence": 1,
+        "tensor": 4,
+    }

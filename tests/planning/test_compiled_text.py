@@ -2,15 +2,14 @@
 
 import math
 import re
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pytest
-from jax.experimental import topologies
 
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run
-from jax_sft.sharding import make_mesh
-from jax_sft.training.step import DeviceBatch, PackedRows, abstract_state, batch_shardings, compile_step
+from jax_sft.planning.programs import lower, mesh_of, train_program
+from jax_sft.planning.topologies import parse_topology
 
 LAYERS, HIDDEN, VOCAB, LENGTH, ROWS = 3, 256, 4096, 2560, 4
 RUN = Run(
@@ -36,31 +35,17 @@ Program = list[tuple[str, list[tuple[int, ...]]]]
 
 
 @pytest.fixture(scope="module")
-def text() -> str:
+def text(libtpu: Any) -> str:
     """The program compiled for four v5e chips."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):
-            patch.setenv(name, value)
-        chips = topologies.get_topology_desc(
-            platform="tpu", topology_name="v5e:2x2", chip_config_name="default"
-        ).devices
-    mesh = make_mesh(RUN.parallelism, list(chips))
-    with jax.set_mesh(mesh):
-        shardings = batch_shardings(mesh)
-        rows = jax.tree.map(
-            lambda sharding, kind: jax.ShapeDtypeStruct((2, ROWS, LENGTH), kind, sharding=sharding),
-            shardings.rows,
-            PackedRows(*[jnp.dtype(jnp.int32)] * 4, jnp.dtype(jnp.float32)),  # type: ignore[arg-type]
-        )
-        count = jax.ShapeDtypeStruct((), jnp.int32, sharding=shardings.micro_batches)
-        step = compile_step(RUN, mesh, 10)
-        lowered = step.lower(abstract_state(RUN, mesh), DeviceBatch(rows, count))  # type: ignore[attr-defined]
-        # Programs for devices that are not here cannot be read back from JAX's cache.
-        jax.config.update("jax_enable_compilation_cache", False)
-        try:
-            return lowered.compile().as_text()
-        finally:
-            jax.config.update("jax_enable_compilation_cache", True)
+    topology = parse_topology("v5e:4")
+    program = train_program(RUN, topology, LENGTH, 2)
+    lowered = lower(program, mesh_of(program, libtpu(topology)))
+    # Programs for devices that are not here cannot be read back from JAX's cache.
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        return str(lowered.compile().as_text())
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
 
 
 @pytest.fixture(scope="module")
