@@ -29,6 +29,23 @@ def _init(scale: float, *axes: str | None) -> Any:
     return nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
 
 
+def _in_type(kernel: jax.Array, dtype: Any) -> jax.Array:
+    """A layer's weight in the compute type.
+
+    The barrier has the compiler for TPUs gather it as a matrix and not as a slice of all layers' weights;
+    the backward pass of a 14B model then holds one copy of such a matrix less.
+    """
+    return kernel if kernel.dtype == dtype else _barrier(kernel).astype(dtype)
+
+
+@jax.custom_vjp
+def _barrier(x: jax.Array) -> jax.Array:
+    return jax.lax.optimization_barrier(x)
+
+
+_barrier.defvjp(lambda x: (_barrier(x), None), lambda _, d_x: (d_x,))
+
+
 class Table(nn.Module):
     """One matrix outside the layers: the embedding, or a head that is not tied to it."""
 
@@ -68,7 +85,7 @@ class Projection(nn.Module):
         width = x.shape[-1]
         init = _init(width**-0.5, "embed", *self.axes)
         kernel = self.param("kernel", init, (width, *self.features), jnp.float32)
-        y = jax.lax.dot_general(x, kernel.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
+        y = jax.lax.dot_general(x, _in_type(kernel, x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes)
             bias = self.param("bias", zeros, self.features, jnp.float32).astype(x.dtype)
@@ -90,7 +107,7 @@ class OutProjection(nn.Module):
         init = _init((2 * self.num_layers * math.prod(features)) ** -0.5, *self.axes, "embed")
         kernel = self.param("kernel", init, (*features, self.width), jnp.float32)
         contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
-        return jax.lax.dot_general(x, kernel.astype(x.dtype), (contract, ((), ())))
+        return jax.lax.dot_general(x, _in_type(kernel, x.dtype), (contract, ((), ())))
 
 
 class Attention(nn.Module):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -80,7 +81,11 @@ def cast_params(params: Params, run: Run) -> Params:
 
 
 def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[jax.Array, Params]:
-    """Sum over the step's micro-batches of the weighted loss and its gradient, in float32."""
+    """Sum over the step's micro-batches of the weighted loss and its gradient, in float32.
+
+    Each layer's gradient is added to its sum as soon as it is known, in the parameters' type: the gradient of
+    a whole micro-batch never exists beside the sum.
+    """
 
     def loss_of(params: Params, m: jax.Array) -> jax.Array:
         rows: PackedRows = jax.tree.map(
@@ -97,13 +102,16 @@ def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[ja
         )
         return weighted_nll(hidden_RTD, head_kernel(params, run.model), rows.targets, rows.weights)
 
-    def body(m: jax.Array, carry: tuple[jax.Array, Params]) -> tuple[jax.Array, Params]:
-        loss, gradients = carry
-        part, d_params = jax.value_and_grad(loss_of)(params, m)
-        return loss + part, jax.tree.map(lambda sum_, d: sum_ + d.astype(jnp.float32), gradients, d_params)
+    sums = jax.tree.map(lambda p: jax.new_ref(jnp.zeros_like(p)), params)
 
-    zero = (jnp.zeros((), jnp.float32), jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))
-    return jax.lax.fori_loop(0, batch.micro_batches, body, zero)
+    def body(m: jax.Array, loss: jax.Array) -> jax.Array:
+        pullback: Any
+        part, pullback = jax.vjp(partial(loss_of, m=m), params)
+        pullback.with_refs(sums)(jnp.ones_like(part))
+        return loss + part
+
+    loss = jax.lax.fori_loop(0, batch.micro_batches, body, jnp.zeros((), jnp.float32))
+    return loss, jax.tree.map(lambda sum_: jax.freeze(sum_).astype(jnp.float32), sums)
 
 
 def train_step(

@@ -18,7 +18,7 @@ from jax_sft.planning.roofline import (
     storage_bytes,
 )
 from jax_sft.planning.topologies import CHIPS, parse_topology
-from jax_sft.planning.workload import ModelSize, Workload, decode_slots, model_size, workload
+from jax_sft.planning.workload import ModelSize, Workload, model_size, workload
 
 V5P = parse_topology("v5p:64")
 
@@ -108,13 +108,6 @@ def test_rows_that_are_not_at_hand_are_assumed_to_be_of_one_length() -> None:
         workload(run, None)
     with pytest.raises(UsageError, match="do not fill one batch"):
         workload(run, None, 100)
-
-
-def test_slots_are_shared_evenly() -> None:
-    from jax_sft.config import EvaluationConfig
-
-    assert decode_slots(EvaluationConfig(slots=30, tensor=4), 32) == 32
-    assert decode_slots(EvaluationConfig(slots=30), 1) == 30
 
 
 def test_every_chip_has_a_price_and_another_table_can_be_given(tmp_path: Path) -> None:
