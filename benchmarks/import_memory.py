@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -31,6 +32,8 @@ CONFIG = {
     "tie_word_embeddings": False,
 }
 GIGABYTE = 1e9
+KEPT: list[Any] = []
+"""What was loaded, so that it is still held when memory is read."""
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -99,7 +102,7 @@ def load_ours(folder: str) -> int:
     target = place_abstract(boxed, make_mesh(ParallelismConfig(fsdp=jax.device_count())))
     params = load_pretrained(folder, nn.unbox(target))[1]
     leaves = jax.tree.leaves(params)
-    load_ours.kept = params  # type: ignore[attr-defined]
+    KEPT.append(params)
     return sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
 
 
@@ -109,7 +112,7 @@ def load_theirs(folder: str) -> int:
     import transformers
 
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    load_theirs.kept = model  # type: ignore[attr-defined]
+    KEPT.append(model)
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
@@ -138,8 +141,8 @@ def worker(kind: str, folder: Path) -> None:
         asked += block.nbytes
         return block
 
-    Weight.from_tensor = counted  # type: ignore[method-assign]
-    result = measure(load_ours, folder)
+    with mock.patch.object(Weight, "from_tensor", counted):
+        result = measure(load_ours, folder)
     print(json.dumps(result | {"asked": asked / GIGABYTE}))
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from jax_sft.cli_flags import RunsFlags, chosen_runs, open_study
 from jax_sft.config import Option
-from jax_sft.data.verify import VerifyOptions
+from jax_sft.data.verify_options import VerifyOptions
 from jax_sft.flags import parse_flags
 from jax_sft.studies import validate
 

@@ -59,8 +59,10 @@ def flag_names(kind: type[Any], prefix: str = "--") -> list[str]:
     names: list[str] = []
     for each in dataclasses.fields(kind):
         flag = prefix + each.name.replace("_", "-")
-        inner = dataclasses.is_dataclass(each.type) and isinstance(each.type, type)
-        names += flag_names(each.type, f"{flag}.") if inner else [flag]  # type: ignore[arg-type]
+        if isinstance(each.type, type) and dataclasses.is_dataclass(each.type):
+            names += flag_names(each.type, f"{flag}.")
+        else:
+            names.append(flag)
     return names
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 import vl_convert
 from etils import epath
@@ -15,6 +14,7 @@ from jax_sft.analysis.behaviours import behaviours
 from jax_sft.analysis.browser import CompletionSample
 from jax_sft.analysis.figures import VEGA_LITE, build_figures, look_of, write_figures
 from jax_sft.analysis.findings import change, find, value
+from jax_sft.analysis.pages import page_templates
 from jax_sft.analysis.records import StudyRecord, completions_of, load_study
 from jax_sft.analysis.series import GROUP_TITLES, Series, build_series
 from jax_sft.analysis.sparklines import sparkline, swatch
@@ -59,7 +59,7 @@ def write_report(study: Study) -> epath.Path:
     write_results(table, folder)
     figures = build_figures(record, series, counts)
     write_figures(list(figures.values()), folder / "figures")
-    page = _environment().get_template("page.html.jinja")
+    page = page_templates("jax_sft.analysis", "page").get_template("page.html.jinja")
     path = folder / "index.html"
     write_atomically(path, page.render(**_context(record, series, figures, table, sample)))
     Console().print(f"report: {path}", highlight=False, soft_wrap=True)
@@ -164,16 +164,3 @@ def _facts(record: StudyRecord) -> list[tuple[str, str]]:
 def _vega() -> str:
     """The JavaScript that draws the charts: Vega, Vega-Lite and Vega-Embed."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jax_sft.analysis", "page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Jinja would sort the keys: benchmarks and runs keep the order of the study.
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
-    return environment

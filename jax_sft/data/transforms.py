@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jax_sft.config import Option
 from jax_sft.data.sources import Row
@@ -51,7 +52,8 @@ def parse_knobs(values: Mapping[str, Option]) -> Knobs:
         fitting = isinstance(value, int | float) if kind is float else isinstance(value, kind)
         if isinstance(value, bool) or not fitting:
             raise UsageError(f"data.knobs {name} must be {kind.__name__}, found {value!r}")
-    knobs = dataclasses.replace(Knobs(), **values)  # type: ignore[arg-type]
+    fitted: dict[str, Any] = dict(values)
+    knobs = dataclasses.replace(Knobs(), **fitted)
     for name in ("min_words", "max_words", "max_branches", "subset"):
         if getattr(knobs, name) < 0:
             raise UsageError(f"data.knobs {name} must not be below 0, found {getattr(knobs, name)}")

@@ -10,7 +10,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,7 @@ from jax_sft.data.decontamination import index_items, overlap, read_items
 from jax_sft.data.pool import isolated
 from jax_sft.data.records import read_records
 from jax_sft.data.transforms import draw
+from jax_sft.data.verify_options import VerifyOptions
 from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl, write_json, write_jsonl
 
@@ -31,30 +33,6 @@ _LAST_CHARACTERS = 8000
 
 # The time limit is the pool's; math-verify warns when its own, which needs signals, is off.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """What `jax-sft data verify` is told."""
-
-    prompt: str = "question"
-    """Column of the query."""
-    response: str = "response"
-    """Column of the response: text, or a list of texts (many responses to one query in one row)."""
-    answer: str = "answer"
-    """Column of the right answer, with or without $ or \\boxed{}; after #### where there is one."""
-    instruction: str = ""
-    """Line added to the end of every prompt that is kept."""
-    keep: str = "one"
-    """`one` right response a query, drawn by seed; `all` responses judged, marked in the column `correct`."""
-    max_characters: int = 0
-    """Responses longer than this are left out (0: no bound)."""
-    seed: int = 0
-    ngram: int = 8
-    """Words in a row that a query may not share with a benchmark item."""
-    workers: int = 2
-    seconds: float = 10.0
-    """Time limit for one response."""
 
 
 @dataclass
@@ -202,19 +180,17 @@ def _judge_all(
     names = {"timeout": "timed_out", "crashed": "crashed", "error": "unparsable"}
     partial.parent.mkdir(parents=True, exist_ok=True)
     # Written through, line by line, so that an interruption loses little; gs:// cannot append.
-    lines = open(partial, "a", buffering=1) if "://" not in str(partial) else None  # noqa: SIM115
-    try:
-        with Progress(console=console or Console(quiet=True)) as progress:
-            bar = progress.add_task("verifying", total=len(candidates), completed=len(candidates) - len(todo))
-            outcomes = isolated(judge, tasks, options.workers, options.seconds, warm=_warm)
-            for candidate, (outcome, value) in zip(todo, outcomes, strict=True):
-                verdicts[candidate.key] = value if outcome == "done" else names[outcome]
-                if lines:
-                    lines.write(json.dumps({"key": candidate.key, "verdict": verdicts[candidate.key]}) + "\n")
-                progress.advance(bar)
-    finally:
-        if lines:
-            lines.close()
+    with ExitStack() as stack:
+        local = "://" not in str(partial)
+        lines = stack.enter_context(open(partial, "a", buffering=1)) if local else None
+        progress = stack.enter_context(Progress(console=console or Console(quiet=True)))
+        bar = progress.add_task("verifying", total=len(candidates), completed=len(candidates) - len(todo))
+        outcomes = isolated(judge, tasks, options.workers, options.seconds, warm=_warm)
+        for candidate, (outcome, value) in zip(todo, outcomes, strict=True):
+            verdicts[candidate.key] = value if outcome == "done" else names[outcome]
+            if lines:
+                lines.write(json.dumps({"key": candidate.key, "verdict": verdicts[candidate.key]}) + "\n")
+            progress.advance(bar)
     return verdicts
 
 
@@ -272,7 +248,10 @@ def _kept(
     candidates: list[Candidate], verdicts: Mapping[str, str], options: VerifyOptions
 ) -> Iterator[dict[str, Any]]:
     """Rows of the set, in the order in which the queries first appear."""
-    right: Callable[[Candidate], bool] = lambda candidate: verdicts[candidate.key] == "right"  # noqa: E731
+
+    def right(candidate: Candidate) -> bool:
+        return verdicts[candidate.key] == "right"
+
     if options.keep == "all":
         kept = [c for c in candidates if verdicts[c.key] in ("right", "wrong")]
     else:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import altair as alt
-import jinja2
 import vl_convert
 
 from jax_sft.analysis.figures import VEGA_LITE
+from jax_sft.analysis.pages import page_templates
 from jax_sft.analysis.style import CONFIG, GREY, INK, PALETTE, panel
 from jax_sft.planning.costing import RunPlan
 from jax_sft.planning.tables import COLUMNS, GIB, StudyPlan, notes, row, settings_text
@@ -19,22 +19,19 @@ WIDTH = 430
 
 def render(plan: StudyPlan) -> str:
     """The page, which needs no other file."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jax_sft.planning", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = [each for each in plan.runs if each.train is not None]
-    return environment.get_template("plan.html.jinja").render(
-        plan=plan,
-        title=plan.study.title or plan.study.name,
-        columns=COLUMNS,
-        rows=[row(each) for each in plan.runs],
-        notes=notes(plan),
-        details=[(each, details(each)) for each in plan.runs],
-        figure=vl_convert.vegalite_to_svg(figure(plan), vl_version=VEGA_LITE) if drawn else "",
+    return (
+        page_templates("jax_sft.planning", "templates")
+        .get_template("plan.html.jinja")
+        .render(
+            plan=plan,
+            title=plan.study.title or plan.study.name,
+            columns=COLUMNS,
+            rows=[row(each) for each in plan.runs],
+            notes=notes(plan),
+            details=[(each, details(each)) for each in plan.runs],
+            figure=vl_convert.vegalite_to_svg(figure(plan), vl_version=VEGA_LITE) if drawn else "",
+        )
     )
 
 

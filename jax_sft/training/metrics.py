@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import IO, Any, Self
 
 import jax
 from etils import epath
@@ -118,10 +118,10 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         self._lines = [line for line in _earlier_lines(self.path) if line["step"] <= start_step]
         write_jsonl(self.path, self._lines)
-        self._file: TextIO | None = None
+        self._file: IO[Any] | None = None
         self._board: SummaryWriter | None = None
         if "://" not in str(folder):
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+            self._file = self.path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._wandb = _wandb_run(folder) if os.environ.get("WANDB_PROJECT") else None
 

@@ -80,7 +80,8 @@ def page_of(path: epath.Path) -> Page:
 def data_of(path: epath.Path) -> dict[str, Any]:
     found = re.search(r"^const DATA = (.*);$", path.read_text(), re.MULTILINE)
     assert found
-    return json.loads(found[1])  # type: ignore[no-any-return]
+    data: dict[str, Any] = json.loads(found[1])
+    return data
 
 
 @pytest.fixture(scope="module")

@@ -179,9 +179,12 @@ def no_room_for_files_above(size: int) -> Iterator[None]:
 # Orbax drops the event loop of a save that failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_failed_save_is_an_error_of_one_line_and_harms_no_other(run_folder: Path) -> None:
-    with no_room_for_files_above(20_000), pytest.raises(JaxSftError) as caught:  # noqa: SIM117
+    def save() -> None:
         with state_store(run_folder) as store:
             store.save(4, tree(4))
+
+    with no_room_for_files_above(20_000), pytest.raises(JaxSftError) as caught:
+        save()
     message = str(caught.value)
     assert "state" in message
     assert "saving failed: File too large; earlier saves are intact" in message

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,14 +70,15 @@ assert "tensorflow" not in sys.modules
 
 def test_bad_requests(tmp_path: Path) -> None:
     pool, root = write_pool(tmp_path, "a", range(4)), str(tmp_path)
-    for arguments, message in (
+    bad: tuple[tuple[dict[str, Any], str], ...] = (
         ({"name": "maths"}, "set 'maths' is not one of countdown_cot"),
         ({"name": "math_cot"}, "name it as the source"),
         ({"name": "numina_math", "source": pool}, "name that set as matching"),
         ({"name": "math_cot", "source": pool}, "subset asks for 20480 rows, there are 4"),
-    ):
+    )
+    for arguments, message in bad:
         with pytest.raises(UsageError, match=message):
-            build(folder=tmp_path / "sets", data_root=root, **arguments)  # type: ignore[arg-type]
+            build(folder=tmp_path / "sets", data_root=root, **arguments)
     build("math_cot", tmp_path / "sets", pool, rows=2, data_root=root)
     with pytest.raises(UsageError, match="exists already; remove it"):
         build("math_cot", tmp_path / "sets", pool, rows=2, data_root=root)

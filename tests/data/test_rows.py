@@ -1,5 +1,7 @@
 """Tokenised rows: what is kept, what is cut, what is counted, and a hash that sees every change."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -20,8 +22,10 @@ def make_row(number: int, words: int, advantage: float = 1.0) -> Row:
     return Row(str(number), ({"role": "user", "content": f"say {number}"},), "yes " * words, advantage)
 
 
-def make(rows: list[Row], max_length: int = 1000, too_long: str = "drop") -> TokenisedRows:
-    return tokenise(rows, TOKENIZER, TEMPLATE, "end_of_turn", max_length, too_long)  # type: ignore[arg-type]
+def make(
+    rows: list[Row], max_length: int = 1000, too_long: Literal["drop", "truncate"] = "drop"
+) -> TokenisedRows:
+    return tokenise(rows, TOKENIZER, TEMPLATE, "end_of_turn", max_length, too_long)
 
 
 def test_rows_lie_end_to_end() -> None:

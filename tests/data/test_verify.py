@@ -11,7 +11,8 @@ import pytest
 from jax_sft.data import verify as module
 from jax_sft.data.decontamination import index_items, ngrams, overlap
 from jax_sft.data.pool import isolated
-from jax_sft.data.verify import VerifyOptions, judge, verify
+from jax_sft.data.verify import judge, verify
+from jax_sft.data.verify_options import VerifyOptions
 from jax_sft.errors import UsageError
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.config import OptimizerConfig, ParallelismConfig, Study, replace
+from jax_sft.config import OptimizerConfig, ParallelismConfig, Remat, Study, replace
 from jax_sft.data.loader import BatchPlan, iterate
 from jax_sft.sharding import make_mesh
 from jax_sft.training.start import start_state
@@ -55,3 +55,11 @@ def test_the_first_moment_alone_can_be_bfloat16(exact: list[float]) -> None:
     assert types(state.params) == {jnp.dtype(jnp.float32)}
     assert types(state.opt_state) == {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(losses, exact, rtol=2e-3)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_computing_in_bfloat16_learns_nearly_the_same(exact: list[float], remat: Remat) -> None:
+    state, losses = train(compute_dtype="bfloat16", remat=remat)
+    assert types(state) == {jnp.dtype(jnp.float32)}
+    np.testing.assert_allclose(losses, exact, rtol=5e-3)
+    assert losses != exact

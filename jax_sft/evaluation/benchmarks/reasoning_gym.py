@@ -102,7 +102,7 @@ def _reasoning_gym() -> ModuleType:
     """
     if importlib.util.find_spec("pycosat") is None:
         stand_in = ModuleType("pycosat")
-        stand_in.itersolve = _no_pycosat  # type: ignore[attr-defined]
+        vars(stand_in)["itersolve"] = _no_pycosat
         sys.modules.setdefault("pycosat", stand_in)
     return importlib.import_module("reasoning_gym")
 
