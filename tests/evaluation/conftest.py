@@ -1,0 +1,74 @@
+"""The tiny study as training leaves it, and swept."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jax_sft.checkpoints.schedules import snapshot_steps
+from jax_sft.checkpoints.store import snapshot_store
+from jax_sft.config import (
+    ParallelismConfig,
+)
+from jax_sft.evaluation.results import score
+from jax_sft.evaluation.sweep import Sweep, snapshots_to_sweep
+from jax_sft.generation.engine import Engine
+from jax_sft.sharding import make_mesh
+from jax_sft.training.loop import prepare
+from jax_sft.training.start import write_identity
+from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, MODEL, SECOND, random_params, study
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with two runs as training leaves them, their weights random, and nothing swept."""
+    root = tmp_path_factory.mktemp("trained")
+    wanted = Engine(MODEL, EVALUATION, (), make_mesh(ParallelismConfig())).abstract_params()
+    for seed, run in enumerate((FIRST, SECOND)):
+        template, plan = prepare(study(root), run)
+        steps = snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)
+        with snapshot_store(write_identity(study(root), run, plan, template, steps)) as store:
+            for step in steps:
+                store.save(step, random_params(wanted, 10 * seed + step))
+    return root
+
+
+@pytest.fixture(scope="session")
+def sweeper_and_root(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Path]:
+    """The whole study swept and scored without interruption, and what did it."""
+    root = tmp_path_factory.mktemp("swept") / "root"
+    shutil.copytree(trained, root)
+    whole = study(root)
+    sweeper = Sweep(whole, BENCHMARKS, Console(file=io.StringIO()))
+    for run in whole.runs:
+        sweeper.generate(sweeper.plan(run, snapshots_to_sweep(whole, run, None)))
+    score(whole)
+    return sweeper, root
+
+
+@pytest.fixture
+def swept(sweeper_and_root: tuple[Sweep, Path], tmp_path: Path) -> Path:
+    """A copy of the swept study, times of the files included."""
+    shutil.copytree(sweeper_and_root[1], tmp_path / "root")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def fresh(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained study, nothing swept."""
+    shutil.copytree(trained, tmp_path / "root")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def no_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of an engine fails the test."""
+
+    def refuse(*_: Any) -> Iterator[Any]:
+        raise AssertionError("nothing should be generated")
+
+    monkeypatch.setattr(Engine, "generate", refuse)
