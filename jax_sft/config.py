@@ -143,6 +143,8 @@ class SnapshotConfig:
 
     schedule: str = "0, 10, 20, 40, 80, 160, 320, last"
     """Comma-separated: steps (`0`, `40`, `last`), `every N until M`, `every N`, `25%`, `1.5 epochs`."""
+    export: str = ""
+    """Which of these are also written as Hugging Face folders, in the same words: `last`, `160, last`."""
     state_every: int = 50
     """Steps between saves of the full training state (the last two are kept)."""
 

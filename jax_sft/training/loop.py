@@ -13,6 +13,7 @@ from jax_sft.errors import UsageError
 from jax_sft.sharding import check_batch, make_mesh
 from jax_sft.tokens.templates import ChatTemplate, load_template
 from jax_sft.tokens.tokenizer import load_tokenizer
+from jax_sft.training.exports import Exports
 from jax_sft.training.metrics import Reporter
 from jax_sft.training.preemption import Preemption
 from jax_sft.training.saves import Saves, last_sound_state
@@ -33,19 +34,24 @@ def train(study: Study, run: Run) -> None:
     mesh = make_mesh(run.parallelism)
     check_batch(run.data, mesh)
     steps = snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)
+    exported = export_steps(run, plan, steps)
     folder = write_identity(study, run, plan, template, steps)
     console.print(f"{run.name}: {plan.report()}")
     with (
         Preemption() as preemption,
         snapshot_store(folder) as snapshots,
         state_store(folder) as states,
+        Exports(folder, exported, console) as exports,
         jax.set_mesh(mesh),
     ):
         saves = Saves(snapshots, states, steps, run.snapshots.state_every, plan.total_steps)
         state = begin(study, run, mesh, saves, console)
         start, skipped = int(state.step), int(state.skipped)
         with Reporter(run.name, folder, start, plan.total_steps, skipped, console) as reporter:
-            stopped = take_steps(run, plan, mesh, state, saves, reporter, preemption)
+            stopped = take_steps(run, plan, mesh, state, saves, reporter, exports, preemption)
+        if stopped is None:
+            snapshots.wait()
+            exports.finish(plan.total_steps)
     if stopped is not None:
         console.print(
             f"{run.name}: told to end; state saved at step {stopped}, the same command goes on from it"
@@ -64,6 +70,19 @@ def prepare(study: Study, run: Run) -> tuple[ChatTemplate, BatchPlan]:
         )
     rows = training_rows(run.data, run.tokens, tokenizer, template, run.seed, study.data_root)
     return template, BatchPlan(rows, run.data, run.seed, run.epochs)
+
+
+def export_steps(run: Run, plan: BatchPlan, snapshots: list[int]) -> list[int]:
+    """Steps to export; UsageError when one of them has no snapshot."""
+    if not run.snapshots.export.strip():
+        return []
+    steps = snapshot_steps(run.snapshots.export, plan.total_steps, plan.steps_per_epoch, "export")
+    if missing := sorted(set(steps) - set(snapshots)):
+        raise UsageError(
+            f"run {run.name}: snapshots.export names {missing}, which snapshots.schedule does not; it has "
+            f"{snapshots}"
+        )
+    return steps
 
 
 def begin(study: Study, run: Run, mesh: Mesh, saves: Saves, console: Console) -> TrainState:
@@ -85,6 +104,7 @@ def take_steps(
     state: TrainState,
     saves: Saves,
     reporter: Reporter,
+    exports: Exports,
     preemption: Preemption,
 ) -> int | None:
     """Take every step after `state.step`, saving as due; the step at which it was told to end, if any."""
@@ -98,6 +118,7 @@ def take_steps(
         if saves.due(done):
             reporter.flush()
             saves.save(done, state)
+            exports.start(before=done)
         saves.check()
         if preemption.stop_after(done):
             reporter.flush()

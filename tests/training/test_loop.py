@@ -16,6 +16,7 @@ import pytest
 from jax_sft.checkpoints.store import Store, load_snapshot, state_store, to_snapshot
 from jax_sft.config import DataConfig, OptimizerConfig, ParallelismConfig, Run, SnapshotConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.models.pretrained import load_pretrained
 from jax_sft.sharding import make_mesh
 from jax_sft.studies import run_from_json
 from jax_sft.training import loop
@@ -132,6 +133,29 @@ def test_parallelism_and_snapshots_may_change(again: Path, capfd: pytest.Capture
     assert {"29", "30"} < {path.name for path in (folder(again) / "snapshots").iterdir()}
 
 
+def test_named_snapshots_are_exported_once(again: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wanted = study(again, snapshots=replace(RUN.snapshots, export="8, last"))
+    train(*wanted)
+    made = folder(again) / "exports"
+    assert {path.name for path in made.iterdir()} == {"8", "30"}
+    assert "exported step 30" in capfd.readouterr().err.replace("\n", " ")
+    target = jax.eval_shape(to_snapshot, abstract_state(RUN, MESH).params)
+    for step in (8, LAST):
+        snapshot = load_snapshot(folder(again), step, target)
+        _, params = load_pretrained(str(made / str(step)))
+        assert_same(params, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), snapshot))
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    train(*wanted)
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+def test_an_export_that_fails_is_told_after_training(again: Path) -> None:
+    damage(folder(again) / "snapshots" / "8")
+    with pytest.raises(JaxSftError, match=r"exports/8: the export failed .*snapshots/8: .*try `"):
+        train(*study(again, snapshots=replace(RUN.snapshots, export="8, last")))
+    assert [path.name for path in (folder(again) / "exports").iterdir()] == ["30"]
+
+
 def test_snapshots_that_can_no_longer_be_made_are_named(
     again: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +170,11 @@ def test_snapshots_that_can_no_longer_be_made_are_named(
             {"snapshots": SnapshotConfig(schedule="0, 31")},
             "`31` is step 31, beyond the end of training at step 30",
         ),
+        (
+            {"snapshots": replace(RUN.snapshots, export="4")},
+            "snapshots.export names [4], which snapshots.schedule",
+        ),
+        ({"snapshots": replace(RUN.snapshots, export="31")}, "snapshots.export: `31` is step 31, beyond"),
         ({"model": replace(RUN.model, vocab_size=99)}, "model.vocab_size 99 is too small"),
         (
             {"data": replace(RUN.data, rows_per_micro_batch=6)},

@@ -1,0 +1,88 @@
+"""Exports of named snapshots while training goes on, each by a process of its own on the host's CPU."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+import jax
+from etils import epath
+from rich.console import Console
+
+from jax_sft.errors import JaxSftError
+
+_NOT_PASSED = ("XLA_FLAGS", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""What makes a process part of this job."""
+
+
+class Exports:
+    """Writes `exports/STEP` below a run's folder for each of `steps`, one after the other, on process 0.
+
+    A folder that is there is left alone, so that a resumed run makes those that are missing. Leaving the
+    context ends the export under way.
+    """
+
+    def __init__(self, folder: epath.Path, steps: Iterable[int], console: Console) -> None:
+        self._folder, self._console = folder, console
+        chosen = steps if jax.process_index() == 0 else ()
+        self._waiting = sorted(step for step in chosen if not self._target(step).exists())
+        self._running: tuple[int, subprocess.Popen[str]] | None = None
+        self._failed: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._running:
+            self._running[1].terminate()
+            self._running[1].communicate()
+
+    def start(self, before: int) -> None:
+        """Start the next export, unless one is under way; snapshots of steps below `before` are committed."""
+        if self._running and self._running[1].poll() is None:
+            return
+        self._collect()
+        if self._waiting and self._waiting[0] < before:
+            step = self._waiting.pop(0)
+            self._running = step, _export(self._folder, step, self._target(step))
+
+    def finish(self, last: int) -> None:
+        """Make all that are left, up to step `last`; JaxSftError naming each that failed."""
+        while self._running or self._waiting:
+            self._collect()
+            self.start(last + 1)
+        if self._failed:
+            raise JaxSftError("; ".join(self._failed))
+
+    def _collect(self) -> None:
+        """Wait for the export under way, if there is one."""
+        if not self._running:
+            return
+        (step, process), self._running = self._running, None
+        _, said = process.communicate()
+        target = self._target(step)
+        if process.returncode:
+            last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+            self._failed.append(
+                f"{target}: the export failed ({last}); try `jax-sft export {self._folder} {step} {target}`"
+            )
+        else:
+            self._console.print(f"exported step {step}: {target}")
+
+    def _target(self, step: int) -> epath.Path:
+        return self._folder / "exports" / str(step)
+
+
+def _export(folder: epath.Path, step: int, target: epath.Path) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
+    return subprocess.Popen(
+        [sys.executable, "-m", "jax_sft", "export", str(folder), str(step), str(target)],
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
