@@ -117,7 +117,7 @@ def _load(weight: Weight, config: ModelConfig, source: TensorSource, leaf: Any) 
 def _place(
     leaf: jax.ShapeDtypeStruct, read: Callable[[tuple[slice, ...]], tuple[np.ndarray, tuple[int, ...]]]
 ) -> jax.Array:
-    """The array `leaf` describes, each distinct block read once and put down before the next is read.
+    """The array `leaf` describes, each distinct block read once, while the one before is put down.
 
     `jax.make_array_from_callback` would hold all of the process's blocks on the host at once. The devices
     turn the axes and widen the type, which they do many times faster than numpy.
@@ -126,12 +126,11 @@ def _place(
     indices = leaf.sharding.addressable_devices_indices_map(leaf.shape)
     for device, index in indices.items():
         holders.setdefault(tuple((part.start, part.stop) for part in index), []).append(device)
-    placed = []
+    placed: list[jax.Array] = []
     for bounds, devices in holders.items():
         block, axes = read(tuple(slice(*bound) for bound in bounds))
-        for device in devices:
-            stored = jax.device_put(block, device)
-            placed.append(jax.block_until_ready(_turn(stored, axes, jnp.dtype(leaf.dtype))))
+        jax.block_until_ready(placed)
+        placed += [_turn(jax.device_put(block, device), axes, jnp.dtype(leaf.dtype)) for device in devices]
     return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, placed)
 
 
