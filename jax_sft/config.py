@@ -89,7 +89,7 @@ class DataConfig:
     """Where rows come from and how they become packed batches."""
 
     source: str = "countdown"
-    """Name of a built-in generator, or a .jsonl or .parquet file (local or gs://)."""
+    """Name of a built-in generator, a .jsonl or .parquet file (local or gs://), or `hub:OWNER/NAME`."""
     options: dict[str, Option] = field(default_factory=dict)
     """Options of a built-in generator, for example `depth 2 traces True`."""
     knobs: dict[str, Option] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Where training rows come from: built-in generators and .jsonl, .json or .parquet files.
+"""Where training rows come from: built-in generators, .jsonl, .json or .parquet files, and sets on the hub.
 
 A row is `{"id", "messages" or "prompt", "response", "advantage"}`; the names of the paper's parquet
 files (`message`, `response`, `advantage`) are read too. Every row is checked here, once, so that nothing
@@ -7,9 +7,10 @@ downstream meets a malformed one; an error names the file and the row.
 
 import dataclasses
 import importlib
+import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from etils import epath
 from jax_sft.config import DataConfig, Option
 from jax_sft.data.records import SUFFIXES, Record, brief, is_built_set, read_records
 from jax_sft.errors import UsageError
+from jax_sft.tokens.hub import data_files
 from jax_sft.tokens.templates import Message
 
 
@@ -37,6 +39,8 @@ GENERATORS: dict[str, tuple[str, str]] = {
     "countdown": ("jax_sft.data.countdown", "countdown_rows"),
     "miniature_base": ("jax_sft.data.miniature", "base_rows"),
 }
+Placed = tuple[str, str, Mapping[str, Any]]
+"""A record after where it lies (file and row), and the id of one that has none."""
 MIX = "mix"
 FORMATS = ("rows", "gsm8k")
 ROLES = ("system", "user", "assistant", "tool")
@@ -58,18 +62,16 @@ def load_rows(config: DataConfig, seed: int, data_root: str = "") -> list[Row]:
     if config.source == MIX:
         return _mixed(config, seed, data_root)
     if config.source in GENERATORS:
-        where, records = config.source, _generated(config, seed)
+        where, records = config.source, _placed(config.source, "", _generated(config, seed))
     else:
-        where, records = _read_file(config, data_root)
+        where, records = _read_files(config, data_root)
     rows: list[Row] = []
-    seen: dict[str, int] = {}
-    for number, record in records:
-        row = _row(record, f"{where}, row {number}", str(number))
+    seen: dict[str, str] = {}
+    for place, default_id, record in records:
+        row = _row(record, place, default_id)
         if row.id in seen:
-            raise UsageError(
-                f"{where}, row {number}: id {row.id!r} was used by row {seen[row.id]}; ids must be unique"
-            )
-        seen[row.id] = number
+            raise UsageError(f"{place}: id {row.id!r} was used by {seen[row.id]}; ids must be unique")
+        seen[row.id] = place
         rows.append(row)
         if len(rows) == config.rows:
             break
@@ -141,18 +143,28 @@ def _generated(config: DataConfig, seed: int) -> Iterator[Record]:
     return enumerate(generate(config.rows, seed), start=1)
 
 
-def _read_file(config: DataConfig, data_root: str) -> tuple[str, Iterator[Record]]:
-    """The path looked up, and its numbered rows in the names of `Row`."""
-    path = _path(config.source, data_root)
-    if path.suffix not in SUFFIXES and not is_built_set(path):
-        raise UsageError(
-            f"data.source {config.source!r} is neither a generator ({', '.join(GENERATORS)}), "
-            f"a built set nor a file ending in {', '.join(SUFFIXES)}"
-        )
-    if not path.exists():
-        raise UsageError(f"{path}: no such file (data.source {config.source!r}, data_root {data_root!r})")
+def _read_files(config: DataConfig, data_root: str) -> tuple[str, Iterator[Placed]]:
+    """What was looked up, and its rows in the names of `Row`."""
+    paths = _paths(config.source, data_root)
+    for path in paths:
+        if path.suffix not in SUFFIXES and not is_built_set(path):
+            raise UsageError(
+                f"data.source {config.source!r} is neither a generator ({', '.join(GENERATORS)}), "
+                f"a built set, hub:OWNER/NAME nor a file ending in {', '.join(SUFFIXES)}"
+            )
+        if not path.exists():
+            raise UsageError(f"{path}: no such file (data.source {config.source!r}, data_root {data_root!r})")
     options = _file_options(config.options)
-    return str(path), ((number, _rename(record, options)) for number, record in read_records(path))
+    several = len(paths) > 1
+    records = itertools.chain.from_iterable(
+        _placed(str(path), f"{path.stem}/" if several else "", read_records(path)) for path in paths
+    )
+    where = config.source if several else str(paths[0])
+    return where, ((place, default_id, _rename(record, options)) for place, default_id, record in records)
+
+
+def _placed(where: str, prefix: str, records: Iterable[Record]) -> Iterator[Placed]:
+    return ((f"{where}, row {number}", f"{prefix}{number}", record) for number, record in records)
 
 
 def source_files(config: DataConfig, data_root: str = "") -> list[epath.Path]:
@@ -161,12 +173,15 @@ def source_files(config: DataConfig, data_root: str = "") -> list[epath.Path]:
         return []
     if config.source == MIX:
         return [path for part, _ in mix_parts(config) for path in source_files(part, data_root)]
-    path = _path(config.source, data_root)
-    return sorted(path.iterdir()) if path.is_dir() else [path]
+    paths = _paths(config.source, data_root)
+    return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
-def _path(source: str, data_root: str) -> epath.Path:
-    return epath.Path(data_root) / source if data_root else epath.Path(source)
+def _paths(source: str, data_root: str) -> list[epath.Path]:
+    """The files of a data set on the hub, or the one file or built set that is named."""
+    if source.startswith("hub:"):
+        return data_files(source)
+    return [epath.Path(data_root) / source if data_root else epath.Path(source)]
 
 
 def _file_options(options: Mapping[str, Option]) -> dict[str, str]:

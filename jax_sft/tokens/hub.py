@@ -1,15 +1,19 @@
-"""Models by their id on the Hugging Face hub: the files a run needs, from the hub or its local cache."""
+"""Models and data sets by their id on the Hugging Face hub: the files a run needs, or the cached ones."""
 
 import re
+from pathlib import Path
 
 from etils import epath
 
 from jax_sft.errors import JaxSftError, UsageError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+_NAME = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
+_HUB_ID = re.compile(rf"{_NAME}(@[\w./-]+)?")
+_DATA_SET = re.compile(rf"hub:({_NAME})(?:@([\w./-]+))?(?::([\w./-]+))?")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja")
 CONFIG = ("config.json",)
+ROWS = ("*.parquet", "*.jsonl", "*.json")
 
 
 def local_folder(spec: str, patterns: tuple[str, ...]) -> epath.Path:
@@ -25,20 +29,52 @@ def local_folder(spec: str, patterns: tuple[str, ...]) -> epath.Path:
     folder = epath.Path(spec)
     if "://" in spec or not _HUB_ID.fullmatch(spec) or folder.exists():
         return folder
+    name, _, revision = spec.partition("@")
+    return _fetch(spec, "model", name, revision or None, patterns)
+
+
+def data_files(spec: str) -> list[epath.Path]:
+    """The files of `hub:OWNER/NAME[@REVISION][:FILE]`, fetched, in the order in which rows are read.
+
+    Without a FILE they are those of the split `train`, or the only file that there is; with one that names a
+    folder, all in it.
+
+    Raises:
+        UsageError: not such an id, the hub has no such data set, or it is not clear which files are meant.
+        JaxSftError: the hub cannot be reached, and the files are not in the cache.
+    """
+    match = _DATA_SET.fullmatch(spec)
+    if match is None:
+        raise UsageError(f"{spec}: is not hub:OWNER/NAME, hub:OWNER/NAME@REVISION or hub:OWNER/NAME:FILE")
+    name, revision, chosen = match.groups()
+    wanted = (chosen, *(f"{chosen.rstrip('/')}/{pattern}" for pattern in ROWS)) if chosen else ROWS
+    folder = Path(_fetch(spec, "dataset", name, revision, wanted))
+    found = sorted(path for pattern in ROWS for path in folder.rglob(pattern))
+    names = {path: path.relative_to(folder).as_posix() for path in found}
+    if chosen:
+        found = [path for path in found if f"{names[path]}/".startswith(f"{chosen.rstrip('/')}/")]
+    elif len(found) > 1:
+        found = [path for path in found if re.search(r"(^|/)train([-_./]|$)", names[path])]
+    if not found:
+        listed = ", ".join(names.values()) or "no parquet or json files"
+        raise UsageError(f"{spec}: say which file with :FILE; there are {listed}")
+    return [epath.Path(path) for path in found]
+
+
+def _fetch(spec: str, kind: str, name: str, revision: str | None, patterns: tuple[str, ...]) -> epath.Path:
     from huggingface_hub import errors, snapshot_download
 
-    name, _, revision = spec.partition("@")
     try:
-        found = snapshot_download(name, revision=revision or None, allow_patterns=list(patterns))
+        found = snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=list(patterns))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
         raise UsageError(
-            f"{spec}: neither a folder here nor a model on the hub that you may read; "
+            f"{spec}: neither a folder here nor a {kind} on the hub that you may read; "
             "check the spelling, or log in with `hf auth login`"
         ) from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:160]
         raise JaxSftError(
             f"{spec}: no such folder here, and the hub gave no answer ({type(error).__name__}: {reason}); "
-            "give a folder with the model's files"
+            f"give a folder or file with the {kind}"
         ) from None
     return epath.Path(found)

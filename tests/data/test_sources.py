@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from etils import epath
 
 from jax_sft.config import DataConfig, Option
+from jax_sft.data import sources
 from jax_sft.data.sources import GSM8K_INSTRUCTION, Row, load_rows
 from jax_sft.errors import UsageError
 
@@ -108,7 +110,7 @@ def test_bad_sources(config: DataConfig, message: str) -> None:
         (GOOD | {"response": "</think> 2"}, "unmatched think tags: </think>"),
         (GOOD | {"response": "<think> <think> </think> 2"}, "unmatched think tags: <think> <think>"),
         (GOOD | {"id": 1.5}, "id must be text or a whole number, found 1.5"),
-        (GOOD | {"id": "first"}, "id 'first' was used by row 1"),
+        (GOOD | {"id": "first"}, "id 'first' was used by .*rows.jsonl, row 1; ids"),
         (GOOD | {"advantage": "1"}, "advantage must be a finite number, found str '1'"),
         (GOOD | {"advantage": float("nan")}, "advantage must be a finite number"),
         (GOOD | {"messages": "q"}, "messages must be a list of messages and not empty, found str 'q'"),
@@ -176,3 +178,17 @@ def test_shared_sets_load(shared_data: Path) -> None:
     folder = shared_data / "reasoning_sft"
     assert len(load(folder / "gsm8k_train.jsonl", format="gsm8k")) == 7473
     assert len(load(folder / "STAR-1_decontaminated.json", prompt="question")) == 952
+
+
+def test_a_set_of_several_files_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"prompt": f"{number}?", "response": "yes"} for number in range(4)]
+    files = [write(tmp_path, rows[:2], "train-0.parquet"), write(tmp_path, rows[2:], "train-1.parquet")]
+    monkeypatch.setattr(sources, "data_files", lambda spec: [epath.Path(file) for file in files])
+    found = load_rows(DataConfig(source="hub:owner/name"), 0, "unused")
+    assert [row.id for row in found] == ["train-0/1", "train-0/2", "train-1/1", "train-1/2"]
+    assert [row.messages[0]["content"] for row in found] == ["0?", "1?", "2?", "3?"]
+    write(tmp_path, [GOOD, GOOD], "train-1.parquet")
+    with pytest.raises(
+        UsageError, match=r"train-1.parquet, row 2: id 'a' was used by .*train-1.parquet, row 1"
+    ):
+        load_rows(DataConfig(source="hub:owner/name"), 0)
