@@ -178,6 +178,8 @@ class Run:
     """Type of activations and matrix products; softmax, norms, rope and loss are in float32 always."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights and of Adam's moments; bfloat16 is how the paper trained."""
+    loss: Literal["nll", "dft"] = "nll"
+    """Negative log-likelihood of targets, or that times their probability (DFT, arXiv 2508.05629)."""
     remat: Remat = "none"
     """What the backward pass recomputes of a layer, from nothing to all (models/remat.py)."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -34,7 +34,7 @@ class Batch:
     Examples in a packed row are numbered from 1 in `segments_MRT`; 0 is padding. `targets_MRT` is the
     next token of the same example. `weights_MRT` at a position is the weight of its target; it is 0 on
     prompts, at the last token of an example and on padding. Only the first `micro_batches` of M hold
-    anything. The counts below are of the whole batch, whichever process holds this piece of it.
+    anything. The counts below are of the whole batch, also where a process has filled in only its own rows.
     """
 
     step: int
@@ -136,21 +136,23 @@ class BatchPlan:
         """Row numbers of one step, in the order of the epoch, int32 [batch_size]."""
         return self._rows_SB[self._distinct(step)]
 
-    def batch(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
-        """The batch of one step (from 0), or the slice of its packed rows that one process feeds."""
+    def batch(self, step: int, held: Sequence[int] | None = None) -> Batch:
+        """The batch of one step (from 0).
+
+        With `held`, only those packed rows of every micro-batch (below `rows_per_micro_batch`) are read
+        and filled in; the others are left as padding.
+        """
         index, config = self._distinct(step), self.config
         rows_B = self._rows_SB[index]
         row_length = int(self._row_length_S[index])
         weights_B = row_weights(config, self._targets_E[rows_B], self.rows.advantage_E[rows_B])
         packed_row_B = self._balanced(index)
         packed_rows = len(np.unique(packed_row_B))
-        micro_batch_B, place_B = np.divmod(packed_row_B, config.rows_per_micro_batch)
-        share = _share(config.rows_per_micro_batch, process_count)
-        first = process_index * share
-        packed_row_B = np.where(
-            (place_B >= first) & (place_B < first + share), micro_batch_B * share + place_B - first, -1
-        )
-        shape = (self.shapes[row_length], share, row_length)
+        if held is not None:
+            packed_row_B = np.where(
+                np.isin(packed_row_B % config.rows_per_micro_batch, held), packed_row_B, -1
+            )
+        shape = (self.shapes[row_length], config.rows_per_micro_batch, row_length)
         arrays = self._lay_out(rows_B, packed_row_B, weights_B, shape)
         return Batch(
             step,
@@ -259,31 +261,18 @@ class BatchPlan:
 
 
 def iterate(
-    plan: BatchPlan, start_step: int = 0, process_index: int = 0, process_count: int = 1, prefetch: int = 2
+    plan: BatchPlan, start_step: int = 0, held: Sequence[int] | None = None, prefetch: int = 2
 ) -> Iterator[Batch]:
     """Batches from `start_step` (from 0) to the end of the run, `prefetch` of them made ahead in a thread.
 
-    Each process gets its own contiguous slice of every micro-batch's packed rows. `prefetch` 0 makes
-    each batch when asked for. The data position to save is the step alone.
+    `held` is as in `BatchPlan.batch`. `prefetch` 0 makes each batch when asked for. The data position to save
+    is the step alone.
     """
     if not 0 <= start_step <= plan.total_steps:
         raise UsageError(f"cannot start at step {start_step}: the run has {plan.total_steps} steps")
-    _share(plan.config.rows_per_micro_batch, process_count)
-    batches = grain.MapDataset.range(start_step, plan.total_steps).map(
-        lambda step: plan.batch(step, process_index, process_count)
-    )
+    batches = grain.MapDataset.range(start_step, plan.total_steps).map(lambda step: plan.batch(step, held))
     options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
     return iter(batches.to_iter_dataset(options))
-
-
-def _share(rows_per_micro_batch: int, process_count: int) -> int:
-    """Packed rows of a micro-batch that one process feeds."""
-    if rows_per_micro_batch % process_count:
-        raise UsageError(
-            f"data.rows_per_micro_batch {rows_per_micro_batch} does not divide "
-            f"among {process_count} processes"
-        )
-    return rows_per_micro_batch // process_count
 
 
 def _check(rows: RowSet, config: DataConfig, epochs: float) -> None:

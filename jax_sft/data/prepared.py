@@ -64,9 +64,7 @@ def prepared_rows(
     JaxSftError when its files are damaged.
     """
     settings = _settings(data, tokens, seed)
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    slug = re.sub(r"\W+", "-", epath.Path(data.source).stem).strip("-")[:40]
-    folder = epath.Path(cache) / f"{slug}-{name}"
+    folder = _folder(data, settings, cache)
     if "://" in str(folder):
         raise UsageError(f"{folder}: prepared data must lie on a local disk: name a local folder")
     contents = _contents(data, tokenizer, template, data_root)
@@ -78,6 +76,28 @@ def prepared_rows(
     manifest = read_json(folder / "manifest.json")
     _refuse_changed(folder, manifest, contents, data, seed, data_root)
     return PreparedRows(folder, manifest)
+
+
+def run_rows(
+    data: DataConfig,
+    tokens: TokensConfig,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    seed: int,
+    data_root: str,
+    cache: epath.PathLike,
+) -> RowSet:
+    """The rows that a run trains on: those prepared under `cache` if they were, otherwise in memory."""
+    folder = _folder(data, _settings(data, tokens, seed), cache)
+    if "://" not in str(folder) and (folder / "manifest.json").exists():
+        return prepared_rows(data, tokens, tokenizer, template, seed, data_root, cache)
+    return training_rows(data, tokens, tokenizer, template, seed, data_root)
+
+
+def _folder(data: DataConfig, settings: dict[str, Any], cache: epath.PathLike) -> epath.Path:
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    slug = re.sub(r"\W+", "-", epath.Path(data.source).stem).strip("-")[:40]
+    return epath.Path(cache) / f"{slug}-{name}"
 
 
 class PreparedRows:
@@ -121,7 +141,7 @@ class PreparedRows:
         return np.concatenate(tokens), np.concatenate(masks)
 
 
-_REBUILD = "rebuild it with `jax-sft data build … --rebuild`, or remove the folder"
+_REBUILD = "rebuild it with `jax-sft data prepare STUDY --rebuild`, or remove the folder"
 
 
 def _settings(data: DataConfig, tokens: TokensConfig, seed: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Training one run from start (or where it stopped) to its last step."""
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -8,7 +9,7 @@ from jax_sft.checkpoints.schedules import snapshot_steps
 from jax_sft.checkpoints.store import snapshot_store, state_store
 from jax_sft.config import Run, Study
 from jax_sft.data.loader import BatchPlan, iterate
-from jax_sft.data.prepared import training_rows
+from jax_sft.data.prepared import run_rows
 from jax_sft.errors import UsageError
 from jax_sft.sharding import check_batch, make_mesh
 from jax_sft.tokens.templates import ChatTemplate, load_template
@@ -18,7 +19,7 @@ from jax_sft.training.metrics import Reporter
 from jax_sft.training.preemption import Preemption
 from jax_sft.training.saves import Saves, last_sound_state
 from jax_sft.training.start import start_state, write_identity
-from jax_sft.training.step import TrainState, abstract_state, compile_step, place_batch
+from jax_sft.training.step import TrainState, abstract_state, compile_step, held_rows, place_batch
 
 
 def train(study: Study, run: Run) -> None:
@@ -68,7 +69,8 @@ def prepare(study: Study, run: Run) -> tuple[ChatTemplate, BatchPlan]:
             f"run {run.name}: model.vocab_size {run.model.vocab_size} is too small for the "
             f"{tokenizer.vocab_size} tokens of tokenizer {tokenizer.name}"
         )
-    rows = training_rows(run.data, run.tokens, tokenizer, template, run.seed, study.data_root)
+    cache = epath.Path(study.root) / "prepared"
+    rows = run_rows(run.data, run.tokens, tokenizer, template, run.seed, study.data_root, cache)
     return template, BatchPlan(rows, run.data, run.seed, run.epochs)
 
 
@@ -111,7 +113,7 @@ def take_steps(
     start = int(state.step)
     step_function = compile_step(run, mesh, plan.total_steps)
     saves.save(start, state)
-    for batch in iterate(plan, start):
+    for batch in iterate(plan, start, held_rows(run.data.rows_per_micro_batch, mesh)):
         state, metrics = step_function(state, place_batch(batch, mesh))
         reporter.started(batch, metrics)
         done = batch.step + 1

@@ -100,7 +100,13 @@ def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[ja
             dtype=jnp.dtype(run.compute_dtype),
             remat=run.remat,
         )
-        return weighted_nll(hidden_RTD, head_kernel(params, run.model), rows.targets, rows.weights)
+        return weighted_nll(
+            hidden_RTD,
+            head_kernel(params, run.model),
+            rows.targets,
+            rows.weights,
+            by_probability=run.loss == "dft",
+        )
 
     sums = jax.tree.map(lambda p: jax.new_ref(jnp.zeros_like(p)), params)
 
@@ -158,8 +164,15 @@ def batch_shardings(mesh: Mesh) -> Any:
     return DeviceBatch(PackedRows(rows, rows, rows, rows, rows), count)
 
 
+def held_rows(rows_per_micro_batch: int, mesh: Mesh) -> list[int]:
+    """Packed rows of a micro-batch that devices of this process hold."""
+    parts = batch_sharding(mesh).addressable_devices_indices_map((rows_per_micro_batch,)).values()
+    places = range(rows_per_micro_batch)
+    return sorted({place for part in parts if part is not None for place in places[part[0]]})
+
+
 def place_batch(batch: Batch, mesh: Mesh) -> DeviceBatch:
-    """A batch on the devices. Every process has it whole and puts down what its own devices hold."""
+    """A batch on the devices; every process puts down what its own devices hold (`held_rows`)."""
 
     def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])

@@ -9,7 +9,7 @@ import pytest
 
 from jax_sft.config import DataConfig, TokensConfig, replace
 from jax_sft.data.loader import BatchPlan, iterate
-from jax_sft.data.prepared import PreparedRows, prepared_rows, training_rows
+from jax_sft.data.prepared import PreparedRows, prepared_rows, run_rows, training_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.tokens.templates import load_template
@@ -54,7 +54,7 @@ def test_a_process_reads_only_its_own_rows(tmp_path: Path, monkeypatch: pytest.M
         PreparedRows, "take", lambda self, rows_B: (taken.append(set(rows_B.tolist())), take(self, rows_B))[1]
     )
     for process in range(2):
-        plan.batch(0, process, 2)
+        plan.batch(0, range(process, DATA.rows_per_micro_batch, 2))
     assert taken[0].isdisjoint(taken[1])
     assert taken[0] | taken[1] == set(range(24))
 
@@ -102,3 +102,18 @@ def test_damaged_folders(tmp_path: Path) -> None:
         prepare(tmp_path)
     with pytest.raises(UsageError, match="must lie on a local disk"):
         prepared_rows(DATA, TOKENS, TOKENIZER, TEMPLATE, 0, str(tmp_path), "gs://bucket/prepared")
+
+
+def test_a_run_takes_what_was_prepared_and_else_makes_its_rows(tmp_path: Path) -> None:
+    write_set(tmp_path, 23)
+    asked = (DATA, TOKENS, TOKENIZER, TEMPLATE, 0, str(tmp_path), tmp_path / "prepared")
+    memory = run_rows(*asked)
+    assert not (tmp_path / "prepared").exists()
+    prepare(tmp_path)
+    disk = run_rows(*asked)
+    assert isinstance(disk, PreparedRows)
+    assert not isinstance(memory, PreparedRows)
+    assert disk.hash == memory.hash
+    write_set(tmp_path, 22)
+    with pytest.raises(UsageError, match=r"23 rows then, 22 now.*data prepare STUDY --rebuild"):
+        run_rows(*asked)

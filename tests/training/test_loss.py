@@ -17,12 +17,17 @@ CHUNKS = (1, 3 * 6, 3 * 7, 10_000)
 
 
 def naive(
-    hidden_RTD: jax.Array, kernel_DV: jax.Array, targets_RT: jax.Array, weights_RT: jax.Array
+    hidden_RTD: jax.Array,
+    kernel_DV: jax.Array,
+    targets_RT: jax.Array,
+    weights_RT: jax.Array,
+    by_probability: bool = False,
 ) -> jax.Array:
     """The definition, in float32."""
     logits_RTV = hidden_RTD.astype(jnp.float32) @ kernel_DV.astype(jnp.float32)
     nll_RT = -jnp.take_along_axis(jax.nn.log_softmax(logits_RTV), targets_RT[:, :, None], axis=-1)[:, :, 0]
-    return jnp.sum(weights_RT * nll_RT)
+    probability_RT = jax.lax.stop_gradient(jnp.exp(-nll_RT)) if by_probability else 1.0
+    return jnp.sum(weights_RT * probability_RT * nll_RT)
 
 
 def problem(kind: str) -> tuple[jax.Array, ...]:
@@ -44,17 +49,20 @@ def problem(kind: str) -> tuple[jax.Array, ...]:
     )
 
 
-value_and_gradients = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)), static_argnums=(4, 5))
-naive_value_and_gradients = jax.jit(jax.value_and_grad(naive, argnums=(0, 1)))
+value_and_gradients = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)), static_argnums=(4, 5, 6))
+naive_value_and_gradients = jax.jit(jax.value_and_grad(naive, argnums=(0, 1)), static_argnums=4)
 
 
 @pytest.mark.parametrize("tile_elements", [TILE_ELEMENTS, D * 20], ids=["one tile", "four tiles"])
 @pytest.mark.parametrize("chunk_tokens", CHUNKS)
 @pytest.mark.parametrize("kind", ["dense", "sparse", "a row without weights", "padding alone"])
-def test_equals_the_plain_loss_and_its_gradients(kind: str, chunk_tokens: int, tile_elements: int) -> None:
+@pytest.mark.parametrize("by_probability", [False, True], ids=["nll", "dft"])
+def test_equals_the_plain_loss_and_its_gradients(
+    by_probability: bool, kind: str, chunk_tokens: int, tile_elements: int
+) -> None:
     arrays = problem(kind)
-    loss, gradients = value_and_gradients(*arrays, chunk_tokens, tile_elements)
-    want, want_gradients = naive_value_and_gradients(*arrays)
+    loss, gradients = value_and_gradients(*arrays, chunk_tokens, tile_elements, by_probability)
+    want, want_gradients = naive_value_and_gradients(*arrays, by_probability)
     np.testing.assert_allclose(loss, want, rtol=1e-5, atol=1e-6)
     for got, wanted in zip(gradients, want_gradients, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
@@ -63,17 +71,20 @@ def test_equals_the_plain_loss_and_its_gradients(kind: str, chunk_tokens: int, t
 
 @pytest.mark.parametrize("tile_elements", [TILE_ELEMENTS, D * 10], ids=["one tile", "tiles"])
 @pytest.mark.parametrize("sizes", [(1, 4, 1, 1), (2, 1, 1, 4), (1, 2, 2, 2)])
-def test_equals_the_plain_loss_on_a_mesh(sizes: tuple[int, ...], tile_elements: int) -> None:
+@pytest.mark.parametrize("by_probability", [False, True], ids=["nll", "dft"])
+def test_equals_the_plain_loss_on_a_mesh(
+    by_probability: bool, sizes: tuple[int, ...], tile_elements: int
+) -> None:
     hidden_RTD, kernel_DV, targets_RT, weights_RT = problem("sparse")
     arrays = (
         jnp.tile(hidden_RTD[:2], (2, 1, 1)),
         kernel_DV,
         *(jnp.tile(x[:2], (2, 1)) for x in (targets_RT, weights_RT)),
     )
-    want, want_gradients = naive_value_and_gradients(*arrays)
+    want, want_gradients = naive_value_and_gradients(*arrays, by_probability)
     mesh = make_mesh(ParallelismConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     with jax.set_mesh(mesh):
-        loss, gradients = value_and_gradients(*arrays, 8, tile_elements)
+        loss, gradients = value_and_gradients(*arrays, 8, tile_elements, by_probability)
     np.testing.assert_allclose(loss, want, rtol=1e-5)
     for got, wanted in zip(gradients, want_gradients, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)

@@ -25,6 +25,7 @@ from jax_sft.training.step import (
     TrainState,
     abstract_state,
     compile_step,
+    held_rows,
     loss_and_gradients,
     place_batch,
 )
@@ -168,6 +169,12 @@ def test_eight_devices_give_the_losses_of_one(
     gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather", compiled.as_text())
     assert gathered, "parameters are gathered"
     assert not [dims for dims in gathered if dims.startswith("8,64,")], "activations are gathered"
+
+
+def test_a_process_feeds_the_rows_of_its_own_devices() -> None:
+    """Here one process has all eight devices; in tests/multihost two share them."""
+    assert held_rows(8, mesh_of(8, fsdp=4, tensor=2)) == list(range(8))
+    assert held_rows(4, mesh_of(2)) == [0, 1, 2, 3]
 
 
 def test_sharded_start_has_the_same_bits(start: TrainState) -> None:
