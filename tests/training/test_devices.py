@@ -1,0 +1,41 @@
+"""Twenty steps on one device and on many, weighted as the original does: the same losses."""
+
+import jax
+import numpy as np
+import pytest
+
+from jax_sft.config import ParallelismConfig, Study, replace
+from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.sharding import make_mesh
+from jax_sft.training.start import start_state
+from jax_sft.training.step import compile_step, place_batch
+from tests.training.batches import DATA, RUN, random_rows
+
+STEPS = 20
+WEIGHTED = replace(RUN, data=replace(DATA, weighting="original", original_ranks=4, original_micro_batch=2))
+PLAN = BatchPlan(random_rows(), WEIGHTED.data, seed=0, epochs=STEPS / 8)
+
+
+def losses(devices: int) -> np.ndarray:
+    mesh = make_mesh(ParallelismConfig(fsdp=devices), jax.devices()[:devices])
+    found = []
+    with jax.set_mesh(mesh):
+        state = start_state(Study("study", (WEIGHTED,)), WEIGHTED, mesh)
+        step = compile_step(WEIGHTED, mesh, STEPS)
+        for batch in iterate(PLAN):
+            state, metrics = step(state, place_batch(batch, mesh))
+            found.append(float(metrics["loss"]))
+    return np.asarray(found)
+
+
+@pytest.fixture(scope="module")
+def alone() -> np.ndarray:
+    return losses(1)
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_any_number_of_devices_gives_the_same_losses(devices: int, alone: np.ndarray) -> None:
+    assert len(alone) == STEPS
+    assert alone[-1] < alone[0]
+    found = losses(devices)
+    np.testing.assert_allclose(found, alone, rtol=1e-6)
