@@ -93,6 +93,11 @@ class TrainPlan:
         return sum(share * self.rooflines[length].serial for length, share in self.work.steps.items())
 
     @property
+    def middle(self) -> float:
+        """Seconds halfway between: what a search compares, as it rewards what little has to overlap."""
+        return (self.bound + self.serial) / 2
+
+    @property
     def main(self) -> Roofline:
         """The roofline of the row length that most steps have."""
         return self.rooflines[max(self.work.steps, key=lambda length: self.work.steps[length])]

@@ -58,7 +58,7 @@ def search(
     most: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[TrainPlan | None, list[str]]:
-    """The plan with the least bound among those that fit, and what was tried, in words.
+    """The plan with the least `middle` time among those that fit, and what was tried, in words.
 
     At most `most` candidates are compiled, and as many may fail to. None when nothing that was tried fits.
     """
@@ -69,7 +69,7 @@ def search(
     compiled = 0
     for candidate in candidates(run, work_of, topology):
         if most in (compiled, len(tried) - compiled) or (
-            best is not None and candidate.seconds >= best.bound
+            best is not None and candidate.seconds >= best.middle
         ):
             break
         if candidate.memory > MARGIN * limit or any(_keeps_more(candidate, other) for other in too_big):
@@ -85,7 +85,7 @@ def search(
         say(tried[-1])
         if not plan.fits:
             too_big.append(candidate)
-        elif best is None or plan.bound < best.bound:
+        elif best is None or plan.middle < best.middle:
             best = plan
     return best, tried
 
@@ -141,7 +141,7 @@ def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator
 def estimate_seconds(
     run: Run, work: Workload, topology: Topology, mesh: ParallelismConfig, rows: int, remat: Remat
 ) -> float:
-    """A rough bound of a step: its products (with recomputation and padding), collectives or offloading."""
+    """A rough `middle` time of a step: products (with recomputation and padding), collectives, offloading."""
     model, size = run.model, model_size(run.model)
     length, (micro_batches, _) = next(iter(work.micro_batches.items()))
     positions = micro_batches * rows * length
@@ -165,7 +165,8 @@ def estimate_seconds(
     layers = model.num_layers * local * (model.hidden_size + model.num_heads * model.head_dim / mesh.tensor)
     # Out and back, and as compiled nearly all of it twice.
     host = 4.0 * element * layers * topology.chip.devices / topology.chip.host_bandwidth
-    return max(compute, traffic, host if remat == "offload" else 0.0)
+    parts = (compute, traffic, host if remat == "offload" else 0.0)
+    return (max(parts) + sum(parts)) / 2
 
 
 def estimate_memory(run: Run, mesh: ParallelismConfig, positions: int, remat: Remat) -> float:
