@@ -14,7 +14,15 @@ from jax.sharding import PartitionSpec as P
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig
 from jax_sft.errors import UsageError
 from jax_sft.models.decoder import init_params
-from jax_sft.sharding import GENERATION_RULES, check_batch, constrain, make_mesh, place_abstract
+from jax_sft.sharding import (
+    GENERATION_RULES,
+    RULES,
+    Rules,
+    check_batch,
+    constrain,
+    make_mesh,
+    place_abstract,
+)
 
 MODEL = ModelConfig(vocab_size=97, hidden_size=32, num_heads=4, num_kv_heads=2, head_dim=8, mlp_size=48)
 
@@ -54,9 +62,9 @@ def test_meshes_that_do_not_fit(axes: dict[str, int], message: str) -> None:
     assert message in str(caught.value)
 
 
-def specs(mesh: jax.sharding.Mesh, **rules: object) -> dict[str, P]:
+def specs(mesh: jax.sharding.Mesh, rules: Rules = RULES) -> dict[str, P]:
     boxed = jax.eval_shape(lambda: init_params(MODEL, jax.random.key(0)))
-    leaves = jax.tree_util.tree_leaves_with_path(place_abstract(boxed, mesh, **rules))  # type: ignore[arg-type]
+    leaves = jax.tree_util.tree_leaves_with_path(place_abstract(boxed, mesh, rules))
     return {"/".join(key.key for key in path): leaf.sharding.spec for path, leaf in leaves}
 
 
@@ -70,7 +78,7 @@ def test_parameters_are_laid_out_by_the_table() -> None:
 
 
 def test_generation_keeps_the_width_whole() -> None:
-    placed = specs(make_mesh(ParallelismConfig(fsdp=4, tensor=2)), rules=GENERATION_RULES)
+    placed = specs(make_mesh(ParallelismConfig(fsdp=4, tensor=2)), GENERATION_RULES)
     assert placed["layers/attention/q/kernel"] == P(None, None, "tensor", None)
 
 

@@ -26,11 +26,10 @@ _ROWS_PER_SHARD = 4096
 
 
 class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A set of rows; subclasses give it its name, which is that of the class in snake case."""
+    """A set of rows; a subclass gives its name, in snake case, and its docstring as the description."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
-    DESCRIPTION = ""
 
     def __init__(
         self, *, rows: Sequence[Row] = (), origin: Mapping[str, Any] | None = None, **kwargs: Any
@@ -43,7 +42,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         text = tfds.features.Text()
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.DESCRIPTION,
+            description=self.__doc__,
             features=tfds.features.FeaturesDict(
                 {
                     "id": text,
@@ -78,51 +77,35 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 
 
 class CountdownCot(RowsBuilder):
-    """Countdown with search traces."""
-
-    DESCRIPTION = "Countdown puzzles, made here, each solved by a search written out as a trace."
+    """Countdown puzzles, made here, each solved by a search written out as a trace."""
 
 
 class CountdownNocot(RowsBuilder):
-    """The same puzzles, answers alone."""
-
-    DESCRIPTION = "The puzzles of countdown_cot with the answer alone."
+    """The puzzles of countdown_cot with the answer alone."""
 
 
 class Gsm8k(RowsBuilder):
-    """GSM8K, the training questions with their human solutions."""
-
-    DESCRIPTION = "Grade-school word problems with short human solutions (Cobbe et al. 2021)."
+    """Grade-school word problems with short human solutions (Cobbe et al. 2021)."""
 
 
 class MathCot(RowsBuilder):
-    """Verified long traces, one a query."""
-
-    DESCRIPTION = "One verified long trace for each query, drawn by seed from a raw pool."
+    """One verified long trace for each query, drawn by seed from a raw pool."""
 
 
 class MathCotSmall(RowsBuilder):
-    """2,560 rows of math_cot."""
-
-    DESCRIPTION = "A fixed subset of math_cot."
+    """A fixed subset of math_cot."""
 
 
 class MathNocot(RowsBuilder):
-    """The rows of math_cot without their traces."""
-
-    DESCRIPTION = "The rows of math_cot with the trace removed: summary and answer are kept."
+    """The rows of math_cot with the trace removed: summary and answer are kept."""
 
 
 class NuminaMath(RowsBuilder):
-    """The queries of math_cot with human solutions."""
-
-    DESCRIPTION = "The queries of math_cot with short human solutions."
+    """The queries of math_cot with short human solutions."""
 
 
 class DeepseekR1(RowsBuilder):
-    """The queries of math_cot answered by another teacher."""
-
-    DESCRIPTION = "The queries of math_cot with verified traces of another teacher."
+    """The queries of math_cot with verified traces of another teacher."""
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,15 @@ WIDTH = 430
 def render(plan: StudyPlan) -> str:
     """The page, which needs no other file."""
     drawn = [each for each in plan.runs if each.train is not None]
-    return (
-        page_templates("jax_sft.planning", "templates")
-        .get_template("plan.html.jinja")
-        .render(
-            plan=plan,
-            title=plan.study.title or plan.study.name,
-            columns=COLUMNS,
-            rows=[row(each) for each in plan.runs],
-            notes=notes(plan),
-            details=[(each, details(each)) for each in plan.runs],
-            figure=vl_convert.vegalite_to_svg(figure(plan), vl_version=VEGA_LITE) if drawn else "",
-        )
+    page = page_templates("jax_sft.planning", "templates").get_template("plan.html.jinja")
+    return page.render(
+        plan=plan,
+        title=plan.study.title or plan.study.name,
+        columns=COLUMNS,
+        rows=[row(each) for each in plan.runs],
+        notes=notes(plan),
+        details=[(each, details(each)) for each in plan.runs],
+        figure=vl_convert.vegalite_to_svg(figure(plan), vl_version=VEGA_LITE) if drawn else "",
     )
 
 

@@ -21,7 +21,7 @@ KEEPS: tuple[Remat, ...] = ("offload", "full", "save_attention", "save_qkv", "mi
 """Policies in the order of what they leave on the device."""
 MOST_TENSOR, MOST_SEQUENCE = 8, 8
 MARGIN = 1.5
-"""An estimate of memory this many times the limit is believed without compiling."""
+"""An estimate of memory this many times the limit is believed before the policy was compiled once."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def search(
     limit = settings.hbm_share * topology.hbm_bytes
     best: TrainPlan | None = None
     too_big: list[Candidate] = []
+    # How many times the estimate each policy really needs, as far as it was compiled.
+    needs: dict[Remat, float] = {}
     tried: list[str] = []
     compiled = 0
     for candidate in candidates(run, work_of, topology):
@@ -72,7 +74,8 @@ def search(
             best is not None and candidate.seconds >= best.middle
         ):
             break
-        if candidate.memory > MARGIN * limit or any(_keeps_more(candidate, other) for other in too_big):
+        expected = candidate.memory * needs.get(candidate.remat, 1 / MARGIN)
+        if expected > limit or any(_keeps_more(candidate, other) for other in too_big):
             continue
         try:
             changed = candidate.applied(run)
@@ -81,6 +84,7 @@ def search(
             tried.append(f"{candidate}: {error}")
             continue
         compiled += 1
+        needs[candidate.remat] = plan.widest.peak / candidate.memory
         tried.append(_outcome(candidate, plan))
         say(tried[-1])
         if not plan.fits:

@@ -11,9 +11,7 @@ from rich.console import Console
 
 from jax_sft.checkpoints.schedules import snapshot_steps
 from jax_sft.checkpoints.store import snapshot_store
-from jax_sft.config import (
-    ParallelismConfig,
-)
+from jax_sft.config import ParallelismConfig
 from jax_sft.evaluation.results import score
 from jax_sft.evaluation.sweep import Sweep, snapshots_to_sweep
 from jax_sft.generation.engine import Engine

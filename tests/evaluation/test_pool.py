@@ -1,5 +1,6 @@
 """A scorer that hangs, dies or raises costs its completion only."""
 
+import importlib
 import time
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module of references whose use hangs or ends the process that scores."""
     (tmp_path / "hostile_references.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import hostile_references  # type: ignore[import-not-found]
-
-    return hostile_references
+    return importlib.import_module("hostile_references")
 
 
 def test_hanging_dying_and_raising_scorers_cost_one_completion_each(hostile: Any) -> None:

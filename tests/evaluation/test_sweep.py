@@ -15,11 +15,7 @@ import pytest
 from rich.console import Console
 
 from jax_sft.checkpoints.store import load_snapshot
-from jax_sft.config import (
-    BenchmarkConfig,
-    ParallelismConfig,
-    replace,
-)
+from jax_sft.config import BenchmarkConfig, ParallelismConfig, replace
 from jax_sft.errors import UsageError
 from jax_sft.evaluation import completions
 from jax_sft.evaluation.benchmarks.base import load_items

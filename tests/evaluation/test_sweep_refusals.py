@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 
-from jax_sft.config import (
-    BenchmarkConfig,
-    EvaluationConfig,
-    replace,
-)
+from jax_sft.config import BenchmarkConfig, EvaluationConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.sweep import sweep, trained_run
 from jax_sft.files import read_json, write_json

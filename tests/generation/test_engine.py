@@ -11,6 +11,7 @@ import pytest
 from jax_sft.config import EvaluationConfig, ParallelismConfig
 from jax_sft.errors import UsageError
 from jax_sft.generation.engine import Engine, Request
+from jax_sft.generation.slots import Slots
 from jax_sft.models.decoder import forward_token
 from jax_sft.models.kv_cache import LayerCache, append, insert
 from jax_sft.sharding import make_mesh
@@ -188,10 +189,10 @@ def test_slots_are_updated_in_place(devices: int, tensor: int) -> None:
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(slots.cache))
 
 
-def _addresses(slots: object) -> list[int]:
+def _addresses(slots: Slots) -> list[int]:
     return [
         shard.data.unsafe_buffer_pointer()
-        for leaf in jax.tree.leaves(slots.cache)  # type: ignore[attr-defined]
+        for leaf in jax.tree.leaves(slots.cache)
         for shard in leaf.addressable_shards
     ]
 

@@ -1,6 +1,7 @@
 """Sampling against a plain reference: which tokens are allowed, and how often each is drawn."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,19 +84,19 @@ HALVES = np.log([0.48, 0.26, 0.14, 0.08, 0.04])
         pytest.param([1e4, 0, -1e4], {"top_p": 0.9}, 1, id="extreme logits"),
     ],
 )
-def test_edges_of_the_filters(logits: list[float], chosen: dict[str, float], kept: int) -> None:
+def test_edges_of_the_filters(logits: list[float], chosen: dict[str, Any], kept: int) -> None:
     logits_1V = jnp.asarray(logits, jnp.float32)[None]
-    got_1V = keep_likely(logits_1V, settings(1, **chosen))  # type: ignore[arg-type]
+    got_1V = keep_likely(logits_1V, settings(1, **chosen))
     assert np.array_equal(
         np.isfinite(got_1V[0]), np.asarray(logits) >= sorted(logits, reverse=True)[kept - 1]
     )
 
 
-def draw(logits_V: np.ndarray, B: int, chosen: dict[str, float], count: int = 0) -> np.ndarray:
+def draw(logits_V: np.ndarray, B: int, chosen: dict[str, Any], count: int = 0) -> np.ndarray:
     """The tokens [B] that B samples of an item draw as their token number `count`."""
     keys_B2 = jnp.asarray(np.stack([completion_key(0, "item", sample) for sample in range(B)]))
     logits_BV = jnp.broadcast_to(jnp.asarray(logits_V, jnp.float32), (B, len(logits_V)))
-    return np.asarray(jitted_choose(logits_BV, keys_B2, jnp.full(B, count), settings(B, **chosen)))  # type: ignore[arg-type]
+    return np.asarray(jitted_choose(logits_BV, keys_B2, jnp.full(B, count), settings(B, **chosen)))
 
 
 def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
@@ -120,7 +121,7 @@ LOGITS = np.random.default_rng(5).standard_normal(12) * 1.5
         {"temperature": 0.8, "top_k": 9, "top_p": 0.95, "min_p": 0.02},
     ],
 )
-def test_tokens_are_drawn_as_often_as_their_probability(chosen: dict[str, float]) -> None:
+def test_tokens_are_drawn_as_often_as_their_probability(chosen: dict[str, Any]) -> None:
     """Filters look at the probabilities after temperature. 40 is beyond the 99.99% point of 11 degrees."""
     B = 10_000
     scaled_V = LOGITS / chosen["temperature"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -86,7 +87,7 @@ def greedy_requests() -> list[Request]:
 
 def mixed_requests() -> list[Request]:
     """Greedy and sampled requests with settings of all kinds, three samples of each sampled item."""
-    settings: list[dict[str, float]] = [
+    settings: list[dict[str, Any]] = [
         {"temperature": 1.0},
         {"temperature": 0.7, "top_p": 0.9},
         {"temperature": 1.3, "top_k": 7},
@@ -94,7 +95,7 @@ def mixed_requests() -> list[Request]:
         {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.01},
     ]
     sampled = [
-        Request(f"sampled {number}", sample, prompt, min(limit, 20), **settings[number % len(settings)])  # type: ignore[arg-type]
+        Request(f"sampled {number}", sample, prompt, min(limit, 20), **settings[number % len(settings)])
         for number, (prompt, limit) in enumerate(zip(prompts(), LIMITS, strict=True))
         for sample in range(3)
     ]

@@ -1,5 +1,8 @@
 """Attention over packed rows and over a cache, against a dense softmax written the plain way."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,15 +46,15 @@ def test_equals_dense_attention_with_gradients(T: int, H: int, K: int) -> None:
     real_BT11 = (segments_BT > 0)[:, :, None, None]
     factor = jax.random.normal(jax.random.key(1), q.shape)
 
-    def value(attend: object) -> object:
+    def value(attend: Callable[..., jax.Array]) -> Callable[..., Any]:
         def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-            out = jnp.where(real_BT11, attend(q, k, v, segments_BT), 0)  # type: ignore[operator]
+            out = jnp.where(real_BT11, attend(q, k, v, segments_BT), 0)
             return jnp.sum(out * factor), out
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
 
-    (_, out), gradients = value(attend_rows)(q, k, v)  # type: ignore[operator]
-    (_, want), want_gradients = value(dense)(q, k, v)  # type: ignore[operator]
+    (_, out), gradients = value(attend_rows)(q, k, v)
+    (_, want), want_gradients = value(dense)(q, k, v)
     np.testing.assert_allclose(out, want, atol=2e-6)
     for got, wanted in zip(gradients, want_gradients, strict=True):
         np.testing.assert_allclose(got, wanted, atol=2e-5)

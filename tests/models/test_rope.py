@@ -1,5 +1,7 @@
 """Rotary scalings: what depends on the length of an example, and what stays as it was."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,8 +54,9 @@ def test_scaled_frequencies_lie_between_plain_and_stretched_ones() -> None:
     np.testing.assert_allclose(
         base_frequencies(replace(CONFIG, rope_scaling=RopeScaling("linear", 4.0)))[0], plain_h / 4, rtol=1e-6
     )
-    for kind in ("llama3", "yarn"):
-        scaling = RopeScaling(kind, 4.0, original_positions=512)  # type: ignore[arg-type]
+    kinds: tuple[Literal["llama3", "yarn"], ...] = ("llama3", "yarn")
+    for kind in kinds:
+        scaling = RopeScaling(kind, 4.0, original_positions=512)
         scaled_h, factor = base_frequencies(replace(CONFIG, rope_scaling=scaling))
         assert scaled_h[0] == plain_h[0]
         assert scaled_h[-1] == pytest.approx(plain_h[-1] / 4, rel=1e-6)

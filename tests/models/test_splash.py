@@ -1,6 +1,8 @@
 """Splash attention, interpreted on CPU, equals plain attention; skipped blocks are those without a pair."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +41,13 @@ def test_splash_equals_plain_attention_and_so_do_its_gradients(sizes: tuple[int,
     segments_BT = jnp.asarray(SEGMENTS_BT)
     real_BT11 = (segments_BT > 0)[:, :, None, None]
 
-    def total(attend, q, k, v):  # type: ignore[no-untyped-def]
+    def total(
+        attend: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         out = jnp.where(real_BT11, attend(q, k, v, segments_BT), 0.0)
         return jnp.sum(out * jnp.cos(jnp.arange(D))[None, None, None]), out
 
-    def run(attend):  # type: ignore[no-untyped-def]
+    def run(attend: Callable[..., jax.Array]) -> Any:
         return jax.jit(jax.value_and_grad(partial(total, attend), argnums=(0, 1, 2), has_aux=True))(*arrays())
 
     (_, want), want_gradients = run(attend_rows)
