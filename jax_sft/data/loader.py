@@ -48,6 +48,8 @@ class Batch:
     packed_rows: int
     tokens: int
     target_tokens: int
+    pairs: float
+    """(query, key) pairs of causal attention within examples."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class BatchPlan:
         """
         index, config = self._distinct(step), self.config
         rows_B = self._rows_SB[index]
-        row_length = int(self._row_length_S[index])
+        lengths_B, row_length = self._lengths_E[rows_B], int(self._row_length_S[index])
         weights_B = row_weights(config, self._targets_E[rows_B], self.rows.advantage_E[rows_B])
         packed_row_B = self._balanced(index)
         packed_rows = len(np.unique(packed_row_B))
@@ -160,8 +162,9 @@ class BatchPlan:
             micro_batches=int(self._micro_batches_S[index]),
             rows=len(rows_B),
             packed_rows=packed_rows,
-            tokens=int(self._lengths_E[rows_B].sum()),
+            tokens=int(lengths_B.sum()),
             target_tokens=int(self._targets_E[rows_B].sum()),
+            pairs=float((lengths_B * (lengths_B + 1) / 2).sum()),
         )
 
     def report(self) -> PackingReport:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.generation.engine import fill_ways
+from jax_sft.models.flops import model_flops, model_size
 from jax_sft.models.splash import block_size
 from jax_sft.planning.compiling import Facts, compile_facts
 from jax_sft.planning.options import HBM_SHARE, TIMEOUT
@@ -18,12 +19,11 @@ from jax_sft.planning.roofline import (
     Roofline,
     attention_flops,
     mfu,
-    model_flops,
     roofline,
     storage_bytes,
 )
 from jax_sft.planning.topologies import Topology
-from jax_sft.planning.workload import SweepWorkload, Workload, model_size
+from jax_sft.planning.workload import SweepWorkload, Workload
 from jax_sft.sharding import axis_sizes
 from jax_sft.training.loss import CHUNK_TOKENS
 
@@ -196,7 +196,7 @@ def plan_training(run: Run, work: Workload, topology: Topology, settings: Settin
     fits = len(rooflines) == len(facts) and all(
         each.peak <= settings.hbm_share * topology.hbm_bytes for each in facts.values()
     )
-    flops = model_flops(run.model, model_size(run.model), work)
+    flops = model_flops(run.model, work.tokens, work.targets, work.pairs)
     return TrainPlan(run, topology, mesh, work, facts, rooflines, fits, flops)
 
 

@@ -4,18 +4,16 @@ Compute, HBM, links and host work at once at best, one after the other at worst:
 longest of their times (the bound) and, where nothing overlaps, their sum. Real steps lie between if their
 kernels reach the chip's rates.
 
-Model FLOPs of a step, padding and recomputation left out (arXiv 2204.02311, appendix B, with the head where
-it is needed): 6 x body parameters x tokens + 6 x head parameters x targets + 12 x layers x heads x head size
-x pairs, a pair being a query and a key that it sees. MFU bound = model FLOPs / (bound x chips x peak).
+MFU bound = model FLOPs (models/flops.py) / (bound x chips x peak).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jax_sft.config import ModelConfig
+from jax_sft.models.flops import ModelSize
 from jax_sft.planning.hlo_costs import Cost, Traffic
 from jax_sft.planning.topologies import Topology
-from jax_sft.planning.workload import ModelSize, Workload
 
 PRODUCTS = {"dkv": 4, "dq": 3, "fwd": 2}
 """Matrix products of queries x keys x head size that each attention kernel makes; by a part of its name."""
@@ -123,12 +121,6 @@ def attention_flops(
     computed = pairs_per_row + row_length * block / 2
     product = 2.0 * model.num_heads * model.head_dim * computed / ways
     return {part: products * product for part, products in PRODUCTS.items()}
-
-
-def model_flops(model: ModelConfig, size: ModelSize, work: Workload) -> float:
-    """FLOPs of a mean step over all devices, by the formula at the head of this file."""
-    attention = 12.0 * model.num_layers * model.num_heads * model.head_dim * work.pairs
-    return 6.0 * size.body * work.tokens + 6.0 * size.head * work.targets + attention
 
 
 def mfu(flops: float, seconds: float, topology: Topology) -> float:

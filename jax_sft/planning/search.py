@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Remat, Run, replace
 from jax_sft.errors import JaxSftError
+from jax_sft.models.flops import model_size
 from jax_sft.models.splash import block_size
 from jax_sft.planning.costing import Settings, TrainPlan, plan_training
 from jax_sft.planning.topologies import Topology
-from jax_sft.planning.workload import Workload, model_size
+from jax_sft.planning.workload import Workload
 
 KEEPS: tuple[Remat, ...] = ("offload", "full", "save_attention", "save_qkv", "minimal", "none")
 """Policies in the order of what they leave on the device."""

@@ -1,21 +1,18 @@
 """What a run has to compute: its batches as they will be packed, its snapshots, and what a sweep draws."""
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import jax
 import numpy as np
 
 from jax_sft.checkpoints.schedules import snapshot_steps
-from jax_sft.config import BenchmarkConfig, DataConfig, ModelConfig, Run, Study
+from jax_sft.config import BenchmarkConfig, DataConfig, Run, Study
 from jax_sft.data.loader import BatchPlan
 from jax_sft.data.prepared import training_rows
 from jax_sft.data.rows import TokenisedRows
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.benchmarks.base import load_items
-from jax_sft.models.decoder import init_params
 from jax_sft.tokens.templates import load_template
 from jax_sft.tokens.tokenizer import load_tokenizer
 
@@ -152,27 +149,3 @@ def _items(benchmark: BenchmarkConfig, data_root: str) -> int | None:
         return len(load_items(benchmark, data_root))
     except (JaxSftError, OSError):
         return benchmark.limit or None
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """Parameters of a model by what they cost."""
-
-    total: int
-    body: int
-    """Of the layers: each token passes them."""
-    head: int
-    """Of the output head: each target passes them. With a tied head this is the embedding table."""
-
-
-@functools.cache
-def model_size(model: ModelConfig) -> ModelSize:
-    """Parameters, counted from the very tree that is trained."""
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    sizes = {
-        jax.tree_util.keystr(path): math.prod(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
-    }
-    table = model.vocab_size * model.hidden_size
-    outside = table * (1 if model.tie_embeddings else 2)
-    return ModelSize(total=sum(sizes.values()), body=sum(sizes.values()) - outside, head=table)

@@ -15,7 +15,7 @@ from jax_sft.sharding import check_batch, make_mesh
 from jax_sft.tokens.templates import ChatTemplate, load_template
 from jax_sft.tokens.tokenizer import load_tokenizer
 from jax_sft.training.exports import Exports
-from jax_sft.training.metrics import Reporter
+from jax_sft.training.metrics import GradientsNotFinite, Reporter
 from jax_sft.training.preemption import Preemption
 from jax_sft.training.saves import Saves, last_sound_state
 from jax_sft.training.start import start_state, write_identity
@@ -48,7 +48,7 @@ def train(study: Study, run: Run) -> None:
         saves = Saves(snapshots, states, steps, run.snapshots.state_every, plan.total_steps)
         state = begin(study, run, mesh, saves, console)
         start, skipped = int(state.step), int(state.skipped)
-        with Reporter(run.name, folder, start, plan.total_steps, skipped, console) as reporter:
+        with Reporter(run, folder, start, plan.total_steps, skipped, console) as reporter:
             stopped = take_steps(run, plan, mesh, state, saves, reporter, exports, preemption)
         if stopped is None:
             snapshots.wait()
@@ -115,8 +115,13 @@ def take_steps(
     saves.save(start, state)
     for batch in iterate(plan, start, held_rows(run.data.rows_per_micro_batch, mesh)):
         state, metrics = step_function(state, place_batch(batch, mesh))
-        reporter.started(batch, metrics)
         done = batch.step + 1
+        try:
+            reporter.started(batch, metrics)
+        except GradientsNotFinite:
+            reporter.flush()
+            saves.save_state(done, state)
+            raise
         if saves.due(done):
             reporter.flush()
             saves.save(done, state)

@@ -17,15 +17,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from jax_sft.config import Run
 from jax_sft.data.loader import Batch
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import read_jsonl, write_atomically, write_jsonl
 from jax_sft.training.step import Metrics
+from jax_sft.training.throughput import Throughput
 
 REWRITE_EVERY = 50
 """Lines between rewrites of metrics.jsonl where files cannot be appended to (gs://)."""
 SKIPS_IN_A_ROW = 10
 """Steps without a finite gradient after which training stops."""
+
+
+class GradientsNotFinite(JaxSftError):
+    """Too many steps in a row were skipped."""
 
 
 class Reporter:
@@ -35,11 +41,14 @@ class Reporter:
     """
 
     def __init__(
-        self, name: str, folder: epath.Path, start_step: int, total_steps: int, skipped: int, console: Console
+        self, run: Run, folder: epath.Path, start_step: int, total_steps: int, skipped: int, console: Console
     ) -> None:
-        self._name, self._console = name, console
-        self._log = MetricsLog(folder, start_step) if jax.process_index() == 0 else None
-        self._progress = TrainProgress(name, total_steps, start_step, console)
+        self._name, self._console = run.name, console
+        self._log: MetricsLog | None = None
+        if jax.process_index() == 0:
+            self._log = MetricsLog(folder, start_step)
+            self._throughput = Throughput(run.model, folder, self._log.seconds)
+        self._progress = TrainProgress(run.name, total_steps, start_step, console)
         self._pending: tuple[Batch, Metrics] | None = None
         self._skipped, self._skips_in_a_row = skipped, 0
         self._clock = time.perf_counter()
@@ -56,15 +65,22 @@ class Reporter:
             self._log.close()
 
     def started(self, batch: Batch, metrics: Metrics) -> None:
-        """Take note of a step that was just started, and report the one before it."""
-        self.catch_up()
-        self._pending = batch, metrics
+        """Take note of a step that was just started, and report the one before it.
+
+        GradientsNotFinite when too many steps were skipped.
+        """
+        before, self._pending = self._pending, (batch, metrics)
+        self._report(before)
 
     def catch_up(self) -> None:
-        """Report the last step that was started, once it is done. JaxSftError when too many were skipped."""
-        if self._pending is None:
+        """Report the last step that was started, once it is done; GradientsNotFinite as in `started`."""
+        before, self._pending = self._pending, None
+        self._report(before)
+
+    def _report(self, pending: tuple[Batch, Metrics] | None) -> None:
+        if pending is None:
             return
-        (batch, metrics), self._pending = self._pending, None
+        batch, metrics = pending
         values = {name: value.item() for name, value in jax.device_get(metrics).items()}
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
@@ -81,6 +97,7 @@ class Reporter:
             "skipped": values["skipped"],
         }
         if self._log is not None:
+            line |= self._throughput.of(batch, seconds)
             self._log.write(line)
         self._progress.update(line)
         self._watch_skips(line)
@@ -99,10 +116,11 @@ class Reporter:
         self._skips_in_a_row += 1
         told = f"{self._name}: step {line['step']} skipped: its gradient is not finite"
         self._console.print(told, style="yellow")
-        if self._skips_in_a_row >= SKIPS_IN_A_ROW:
-            raise JaxSftError(
+        if self._skips_in_a_row == SKIPS_IN_A_ROW:
+            raise GradientsNotFinite(
                 f"{self._name}: {SKIPS_IN_A_ROW} steps in a row had no finite gradient, the last is step "
-                f"{line['step']}; lower optimizer.learning_rate or look at the rows of these steps"
+                f"{line['step']}; the state is saved; look at the rows of these steps, or train again under "
+                "another name with a lower optimizer.learning_rate"
             )
 
 
@@ -117,6 +135,8 @@ class MetricsLog:
     def __init__(self, folder: epath.Path, start_step: int) -> None:
         self.path = folder / "metrics.jsonl"
         self._lines = [line for line in _earlier_lines(self.path) if line["step"] <= start_step]
+        self.seconds = sum(line.get("seconds", 0.0) for line in self._lines)
+        """That the steps took which are there already."""
         write_jsonl(self.path, self._lines)
         self._file: IO[Any] | None = None
         self._board: SummaryWriter | None = None

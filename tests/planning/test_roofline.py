@@ -7,18 +7,18 @@ import pytest
 from jax_sft.config import DataConfig, ModelConfig, Run, SnapshotConfig
 from jax_sft.errors import UsageError
 from jax_sft.models.families import PRESETS
+from jax_sft.models.flops import ModelSize, model_flops, model_size
 from jax_sft.planning.costing import load_prices
 from jax_sft.planning.hlo_costs import Cost, Traffic
 from jax_sft.planning.roofline import (
     attention_flops,
-    mfu,
-    model_flops,
     received_bytes,
     roofline,
     storage_bytes,
 )
 from jax_sft.planning.topologies import CHIPS, parse_topology
-from jax_sft.planning.workload import ModelSize, Workload, model_size, workload
+from jax_sft.planning.workload import Workload, workload
+from jax_sft.training.throughput import PEAK_FLOPS
 
 V5P = parse_topology("v5p:64")
 
@@ -68,11 +68,15 @@ def work(**changes: float) -> Workload:
 
 
 def test_model_flops_are_those_of_the_formula() -> None:
-    model = ModelConfig(num_layers=2, num_heads=4, head_dim=8)
-    size = ModelSize(total=70, body=50, head=20)
-    flops = 6 * 50 * 1000 + 6 * 20 * 100 + 12 * 2 * 4 * 8 * 5000
-    assert model_flops(model, size, work()) == flops
-    assert mfu(64 * 459e12, 2.0, V5P) == 0.5
+    model = ModelConfig(num_layers=3, num_heads=2, num_kv_heads=2, head_dim=8)
+    size = model_size(model)
+    flops = 6 * size.body * 100 + 6 * size.head * 10 + 12 * 3 * 2 * 8 * 1000
+    assert model_flops(model, tokens=100, targets=10, pairs=1000) == flops
+
+
+def test_peaks_are_those_of_the_chips() -> None:
+    peaks = {chip.peak_flops / chip.devices for chip in CHIPS.values()}
+    assert set(PEAK_FLOPS.values()) == peaks
 
 
 def test_kernels_make_the_products_of_attention() -> None:

@@ -84,6 +84,8 @@ def test_what_a_run_writes(finished: Path) -> None:
     assert line["tokens"] > line["target_tokens"] > 0
     assert line["packed_rows"] > 8
     assert line["skipped"] == 0
+    assert line["tflops_per_second"] > 0
+    assert 0 < line["goodput"] < 1
     state = final_state(finished)
     snapshot = load_snapshot(folder(finished), LAST, jax.eval_shape(to_snapshot, state.params))
     assert_same(snapshot, to_snapshot(state.params))
@@ -286,16 +288,19 @@ def test_a_step_without_finite_gradient_is_skipped_and_counted(
     assert int(final_state(tmp_path).skipped) == 2
 
 
-def test_ten_skipped_steps_in_a_row_stop_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_skipped_steps_in_a_row_stop_training_with_the_state_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(loop, "place_batch", spoil({2, *range(4, 99)}))
     with pytest.raises(JaxSftError) as caught:
         train(*study(tmp_path))
     assert "10 steps in a row had no finite gradient, the last is step 13" in str(caught.value)
-    assert metrics(tmp_path)[-1]["skipped"] == 11
+    assert metrics(tmp_path)[-1]["skipped"] == 12, "one more step was under way"
     monkeypatch.undo()
     train(*study(tmp_path))
+    assert "going on from step 14" in capfd.readouterr().err
     assert [line["step"] for line in metrics(tmp_path)] == list(range(1, LAST + 1))
-    assert metrics(tmp_path)[-1]["skipped"] == 5, "of the steps up to the state of step 7"
+    assert metrics(tmp_path)[-1]["skipped"] == 12
 
 
 def child(init: str, **changes: Any) -> tuple[Run, Run]:

@@ -1,0 +1,53 @@
+"""How much of the chips and of the hours a run makes use of: MFU and goodput."""
+
+import time
+
+import jax
+from etils import epath
+
+from jax_sft.config import ModelConfig
+from jax_sft.data.loader import Batch
+from jax_sft.files import read_json, write_json
+from jax_sft.models.flops import model_flops
+
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU7x": 2307e12 / 2,
+}
+"""bf16 operations a second of one device, by what JAX calls it; one of TPU7x is half a chip."""
+
+
+class Throughput:
+    """Numbers for a step's line of metrics.
+
+    - `tflops_per_second`: model FLOPs (models/flops.py) per second and device.
+    - `mfu`: that over the device's peak; only where the peak is known.
+    - `goodput`: seconds in steps that count over seconds since the run was first started. Compilation, what
+      is redone after an interruption, and the time from an end to the next start are what it lacks.
+    """
+
+    def __init__(self, model: ModelConfig, folder: epath.Path, spent: float) -> None:
+        """`spent` is the sum of seconds of the steps before those that this process makes."""
+        self._model, self._spent = model, spent
+        self._devices, self._peak = jax.device_count(), PEAK_FLOPS.get(jax.devices()[0].device_kind)
+        path = folder / "started.json"
+        if not path.exists():
+            write_json(path, {"time": time.time()})
+        self._started = read_json(path)["time"]
+        self._steps = 0
+
+    def of(self, batch: Batch, seconds: float) -> dict[str, float]:
+        """The numbers of a step that took so long."""
+        self._steps += 1
+        # The first step's time is mostly that of compiling.
+        self._spent += seconds if self._steps > 1 else 0.0
+        rate = (
+            model_flops(self._model, batch.tokens, batch.target_tokens, batch.pairs) / seconds / self._devices
+        )
+        line = {"tflops_per_second": round(rate / 1e12, 4)}
+        if self._peak:
+            line["mfu"] = round(rate / self._peak, 4)
+        return line | {"goodput": round(self._spent / max(time.time() - self._started, 1e-9), 4)}
