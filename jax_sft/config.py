@@ -147,6 +147,8 @@ class SnapshotConfig:
     """Which of these are also written as Hugging Face folders, in the same words: `last`, `160, last`."""
     state_every: int = 50
     """Steps between saves of the full training state (the last two are kept)."""
+    state_minutes: float = 0.0
+    """Above 0: about so many minutes between saves of the state; the first comes after state_every steps."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ class Run:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
+    trace: tuple[int, ...] = ()
+    """First and last step of which the profiler makes a trace, below the run's folder: `--trace 20 22`."""
     parallelism: ParallelismConfig = field(default_factory=ParallelismConfig)
 
 

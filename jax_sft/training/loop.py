@@ -17,9 +17,11 @@ from jax_sft.tokens.tokenizer import load_tokenizer
 from jax_sft.training.exports import Exports
 from jax_sft.training.metrics import GradientsNotFinite, Reporter
 from jax_sft.training.preemption import Preemption
+from jax_sft.training.room import check_room
 from jax_sft.training.saves import Saves, last_sound_state
 from jax_sft.training.start import start_state, write_identity
 from jax_sft.training.step import TrainState, abstract_state, compile_step, held_rows, place_batch
+from jax_sft.training.trace import Trace, check_trace
 
 
 def train(study: Study, run: Run) -> None:
@@ -36,6 +38,8 @@ def train(study: Study, run: Run) -> None:
     check_batch(run.data, mesh)
     steps = snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)
     exported = export_steps(run, plan, steps)
+    check_trace(run)
+    check_room(study, run, steps, exported)
     folder = write_identity(study, run, plan, template, steps)
     console.print(f"{run.name}: {plan.report()}")
     with (
@@ -43,13 +47,14 @@ def train(study: Study, run: Run) -> None:
         snapshot_store(folder) as snapshots,
         state_store(folder) as states,
         Exports(folder, exported, console) as exports,
+        Trace(run.trace, folder) as trace,
         jax.set_mesh(mesh),
     ):
-        saves = Saves(snapshots, states, steps, run.snapshots.state_every, plan.total_steps)
+        saves = Saves(snapshots, states, steps, run.snapshots, plan.total_steps)
         state = begin(study, run, mesh, saves, console)
         start, skipped = int(state.step), int(state.skipped)
         with Reporter(run, folder, start, plan.total_steps, skipped, console) as reporter:
-            stopped = take_steps(run, plan, mesh, state, saves, reporter, exports, preemption)
+            stopped = take_steps(run, plan, mesh, state, saves, reporter, exports, preemption, trace)
         if stopped is None:
             snapshots.wait()
             exports.finish(plan.total_steps)
@@ -108,13 +113,17 @@ def take_steps(
     reporter: Reporter,
     exports: Exports,
     preemption: Preemption,
+    trace: Trace,
 ) -> int | None:
     """Take every step after `state.step`, saving as due; the step at which it was told to end, if any."""
     start = int(state.step)
     step_function = compile_step(run, mesh, plan.total_steps)
+    saves.begin(start)
     saves.save(start, state)
     for batch in iterate(plan, start, held_rows(run.data.rows_per_micro_batch, mesh)):
+        trace.before(batch.step + 1)
         state, metrics = step_function(state, place_batch(batch, mesh))
+        trace.after(batch.step + 1, metrics)
         done = batch.step + 1
         try:
             reporter.started(batch, metrics)

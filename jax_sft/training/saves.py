@@ -1,5 +1,6 @@
 """Which steps of a run are saved: snapshots by the schedule, state at an interval and at the end."""
 
+import time
 from collections.abc import Iterable
 
 import jax
@@ -8,6 +9,7 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 
 from jax_sft.checkpoints.store import Store, to_snapshot
+from jax_sft.config import SnapshotConfig
 from jax_sft.training.step import TrainState
 
 
@@ -22,16 +24,23 @@ class Saves:
         snapshots: Store,
         states: Store,
         snapshot_steps: Iterable[int],
-        state_every: int,
+        config: SnapshotConfig,
         total_steps: int,
     ) -> None:
         self.snapshots, self.states = snapshots, states
         self._snapshot_steps = frozenset(snapshot_steps)
-        self._state_every, self._total_steps = state_every, total_steps
+        self._config, self._total_steps = config, total_steps
+        self._last_state: tuple[int, float] | None = None
+        self._next_state = config.state_every
 
     def due(self, step: int) -> bool:
         """Whether anything is saved after `step` updates."""
         return step in self._snapshot_steps or self._state_due(step)
+
+    def begin(self, step: int) -> None:
+        """Take note of the step that training goes on from."""
+        self._last_state = step, time.monotonic()
+        self._next_state = step - step % self._config.state_every + self._config.state_every
 
     def save(self, step: int, state: TrainState) -> None:
         """Start saving what is due at `step`; sound snapshots of an interrupted run are left as they are."""
@@ -45,6 +54,7 @@ class Saves:
         if step not in self.states.steps():
             self.snapshots.wait()
             self.states.save(step, state)
+        self._plan_next(step)
 
     def check(self) -> None:
         """Raise the error of a save in the background, if one failed."""
@@ -56,7 +66,18 @@ class Saves:
         return sorted(s for s in self._snapshot_steps - set(self.snapshots.steps()) if s < start_step)
 
     def _state_due(self, step: int) -> bool:
-        return step == self._total_steps or (step > 0 and step % self._state_every == 0)
+        return step == self._total_steps or (step > 0 and step >= self._next_state)
+
+    def _plan_next(self, step: int) -> None:
+        """At which step the next state is due; by time, if steps take as long as since the last one."""
+        self._next_state = step - step % self._config.state_every + self._config.state_every
+        if self._config.state_minutes > 0 and self._last_state is not None and step > self._last_state[0]:
+            before, since = self._last_state
+            seconds = (time.monotonic() - since) / (step - before)
+            # All processes must save the same step: that of the first counts.
+            seconds = float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))
+            self._next_state = step + max(1, round(60 * self._config.state_minutes / seconds))
+        self._last_state = step, time.monotonic()
 
     def _has_snapshot(self, step: int) -> bool:
         if step not in self.snapshots.steps():

@@ -6,6 +6,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -182,6 +183,7 @@ def test_snapshots_that_can_no_longer_be_made_are_named(
             {"data": replace(RUN.data, rows_per_micro_batch=6)},
             "data.rows_per_micro_batch 6 does not divide by 8",
         ),
+        ({"trace": (3,)}, "trace is a first and a last step, from 1; found (3,)"),
         ({"parallelism": ParallelismConfig(fsdp=3)}, "makes 3 devices, but there are 8"),
         ({"parallelism": ParallelismConfig(tensor=8)}, "kv_heads has size 2, which tensor=8 does not divide"),
         ({"data": DataConfig(source="missing.jsonl")}, "no such file"),
@@ -195,6 +197,29 @@ def test_what_cannot_work_is_refused_before_training(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (folder(tmp_path) / "metrics.jsonl").exists()
+
+
+def test_no_room_for_what_will_be_saved_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1_000_000))
+    with pytest.raises(UsageError, match=r"6 snapshots and exports and 3 states need .*, 0.001 GB are free"):
+        train(*study(tmp_path))
+    assert not folder(tmp_path).exists()
+
+
+def test_states_are_saved_by_time(tmp_path: Path) -> None:
+    """Every few milliseconds here: after every step from the first state on."""
+    snapshots = SnapshotConfig("last", state_every=27, state_minutes=1e-6)
+    train(*study(tmp_path, snapshots=snapshots))
+    assert {path.name for path in (folder(tmp_path) / "state").iterdir()} == {"29", "30"}
+
+
+def test_chosen_steps_are_traced(again: Path) -> None:
+    for step in ("28", "30"):
+        shutil.rmtree(folder(again) / "state" / step)
+    train(*study(again, trace=(3, 4)))
+    assert list((folder(again) / "trace").rglob("*.xplane.pb"))
 
 
 def damage(save: Path) -> None:

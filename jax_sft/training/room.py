@@ -1,0 +1,41 @@
+"""Whether a run's snapshots and states will fit on the disk, asked before training."""
+
+import shutil
+
+import jax
+from etils import epath
+
+from jax_sft.config import Run, Study
+from jax_sft.errors import UsageError
+from jax_sft.layout import run_folder
+from jax_sft.models.flops import model_size
+
+SNAPSHOT_BYTES, STATE_BYTES, STATES = 2, 12, 3
+"""Bytes of a parameter in a snapshot (or export) and in a state; states on disk while one is saved."""
+
+
+def check_room(study: Study, run: Run, snapshots: list[int], exports: list[int]) -> None:
+    """UsageError when the disk of the run's folder has no room for what is still to be saved.
+
+    Object stores (gs://) are taken to have room.
+    """
+    folder = run_folder(study, run.name)
+    if "://" in str(folder) or jax.process_index():
+        return
+    missing = [step for step in snapshots if not (folder / "snapshots" / str(step)).exists()]
+    missing += [step for step in exports if not (folder / "exports" / str(step)).exists()]
+    states = max(0, STATES - _count(folder / "state"))
+    parameters = model_size(run.model).total
+    needed = parameters * (SNAPSHOT_BYTES * len(missing) + STATE_BYTES * states)
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UsageError(
+            f"{folder}: {len(missing)} snapshots and exports and {states} states need about "
+            f"{needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; name fewer in snapshots.schedule, or "
+            "another --root"
+        )
+
+
+def _count(folder: epath.Path) -> int:
+    return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
