@@ -8,6 +8,7 @@ from jax_sft.config import (
     BenchmarkConfig,
     DataConfig,
     EvaluationConfig,
+    LoraConfig,
     ModelConfig,
     OptimizerConfig,
     ParallelismConfig,
@@ -58,10 +59,18 @@ def _run(run: Run, earlier: list[str], all_names: list[str]) -> Problems:
     yield from _model(f"{at}.model", run.model)
     yield from _data(f"{at}.data", run.data)
     yield from _optimizer(f"{at}.optimizer", run.optimizer)
+    yield from _lora(f"{at}.lora", run.lora)
     yield from _parallelism(f"{at}.parallelism", run.parallelism)
     yield from _at_least(f"{at}.snapshots.state_every", run.snapshots.state_every, 1)
     if not run.snapshots.schedule.strip():
         yield f"{at}.snapshots.schedule: is empty; name at least `last`"
+
+
+def _lora(at: str, lora: LoraConfig) -> Problems:
+    yield from _at_least(f"{at}.rank", lora.rank, 0)
+    known = LoraConfig().targets
+    if not lora.targets or not set(lora.targets) <= set(known):
+        yield f"{at}.targets: are some of {', '.join(known)}; found {', '.join(lora.targets) or 'none'}"
 
 
 def _init(at: str, init: str, earlier: list[str], all_names: list[str]) -> Problems:

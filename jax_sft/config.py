@@ -166,6 +166,18 @@ class ParallelismConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters in place of full fine-tuning; snapshots hold them folded into the weights."""
+
+    rank: int = 0
+    """0 trains all weights."""
+    alpha: float = 32.0
+    """The adapters' contribution is multiplied by alpha / rank."""
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+    """Projections that get an adapter; all other weights are frozen."""
+
+
+@dataclass(frozen=True)
 class Run:
     """One model trained on one data set with one schedule."""
 
@@ -188,6 +200,7 @@ class Run:
     tokens: TokensConfig = field(default_factory=TokensConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
     trace: tuple[int, ...] = ()
     """First and last step of which the profiler makes a trace, below the run's folder: `--trace 20 22`."""

@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from jax_sft.config import ModelConfig, Remat
+from jax_sft.config import LoraConfig, ModelConfig, Remat
 from jax_sft.models.attention import attend, attend_cache
 from jax_sft.models.kv_cache import KVCache, LayerCache, append
+from jax_sft.models.lora import adapted, rank_of
 from jax_sft.models.remat import rematerialised
 from jax_sft.models.rope import Rope, rope_tables, rotate
 from jax_sft.sharding import constrain, platform
 
 Params = dict[str, Any]
+FULL = LoraConfig()
+"""No adapters."""
 CPU_UNROLL = 8
 """Layers in one iteration of the scan on CPU, where unrolled layers train about a fifth faster."""
 
@@ -79,6 +82,7 @@ class Projection(nn.Module):
     features: tuple[int, ...]
     axes: tuple[str | None, ...]
     use_bias: bool = False
+    lora: LoraConfig = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -90,6 +94,8 @@ class Projection(nn.Module):
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes)
             bias = self.param("bias", zeros, self.features, jnp.float32).astype(x.dtype)
             y = y + bias.reshape((1,) * (x.ndim - 1) + self.features)
+        if rank_of(self.lora, self.name or ""):
+            y = y + adapted(self, x, self.features, ("embed", *self.axes), self.lora)
         return y
 
 
@@ -99,6 +105,7 @@ class OutProjection(nn.Module):
     width: int
     axes: tuple[str | None, ...]
     num_layers: int
+    lora: LoraConfig = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -107,13 +114,18 @@ class OutProjection(nn.Module):
         init = _init((2 * self.num_layers * math.prod(features)) ** -0.5, *self.axes, "embed")
         kernel = self.param("kernel", init, (*features, self.width), jnp.float32)
         contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
-        return jax.lax.dot_general(x, _in_type(kernel, x.dtype), (contract, ((), ())))
+        y = jax.lax.dot_general(x, _in_type(kernel, x.dtype), (contract, ((), ())))
+        if rank_of(self.lora, self.name or ""):
+            flat = x.reshape(*x.shape[:-n], math.prod(features))
+            y = y + adapted(self, flat, (self.width,), (self.axes[0], "embed"), self.lora)
+        return y
 
 
 class Attention(nn.Module):
     """Grouped-query attention; returns its output, and the keys and values made or the cache extended."""
 
     config: ModelConfig
+    lora: LoraConfig = FULL
 
     @nn.compact
     def __call__(
@@ -125,9 +137,11 @@ class Attention(nn.Module):
         position_B: jax.Array | None,
     ) -> tuple[jax.Array, LayerCache]:
         c = self.config
-        q_BTHd = Projection((c.num_heads, c.head_dim), ("heads", None), c.qkv_bias, name="q")(x_BTD)
-        k_BTKd = Projection((c.num_kv_heads, c.head_dim), ("kv_heads", None), c.qkv_bias, name="k")(x_BTD)
-        v_BTKd = Projection((c.num_kv_heads, c.head_dim), ("kv_heads", None), c.qkv_bias, name="v")(x_BTD)
+        q_BTHd = Projection((c.num_heads, c.head_dim), ("heads", None), c.qkv_bias, self.lora, name="q")(
+            x_BTD
+        )
+        kv_heads = (c.num_kv_heads, c.head_dim), ("kv_heads", None), c.qkv_bias, self.lora
+        k_BTKd, v_BTKd = Projection(*kv_heads, name="k")(x_BTD), Projection(*kv_heads, name="v")(x_BTD)
         if c.qk_norm:
             q_BTHd = RMSNorm(c.norm_eps, None, name="q_norm")(q_BTHd)
             k_BTKd = RMSNorm(c.norm_eps, None, name="k_norm")(k_BTKd)
@@ -141,20 +155,23 @@ class Attention(nn.Module):
             assert position_B is not None, "a cache needs positions"
             made = append(cache, k_BTKd[:, 0], v_BTKd[:, 0], position_B)
             out_BTHd = attend_cache(q_BTHd[:, 0], made.k_BKSd, made.v_BKSd, position_B)[:, None]
-        return OutProjection(c.hidden_size, ("heads", None), c.num_layers, name="o")(out_BTHd), made
+        o = OutProjection(c.hidden_size, ("heads", None), c.num_layers, self.lora, name="o")
+        return o(out_BTHd), made
 
 
 class MLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
     config: ModelConfig
+    lora: LoraConfig = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        gate = Projection((c.mlp_size,), ("mlp",), name="gate")(x)
-        up = Projection((c.mlp_size,), ("mlp",), name="up")(x)
-        return OutProjection(c.hidden_size, ("mlp",), c.num_layers, name="down")(nn.silu(gate) * up)
+        columns = (c.mlp_size,), ("mlp",), False, self.lora
+        gate, up = Projection(*columns, name="gate")(x), Projection(*columns, name="up")(x)
+        down = OutProjection(c.hidden_size, ("mlp",), c.num_layers, self.lora, name="down")
+        return down(nn.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -162,6 +179,7 @@ class Block(nn.Module):
 
     config: ModelConfig
     keep_cache: bool = True
+    lora: LoraConfig = FULL
 
     @nn.compact
     def __call__(
@@ -175,9 +193,9 @@ class Block(nn.Module):
         c = self.config
         x_BTD = checkpoint_name(x_BTD, "residual")
         normed = RMSNorm(c.norm_eps, name="attention_norm")(x_BTD)
-        mixed, made = Attention(c, name="attention")(normed, rope, segments_BT, cache, position_B)
+        mixed, made = Attention(c, self.lora, name="attention")(normed, rope, segments_BT, cache, position_B)
         x_BTD = x_BTD + mixed
-        x_BTD = x_BTD + MLP(c, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x_BTD))
+        x_BTD = x_BTD + MLP(c, self.lora, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x_BTD))
         x_BTD = constrain(x_BTD, "batch", "time", None)
         return x_BTD, made if self.keep_cache else None
 
@@ -189,6 +207,7 @@ class Decoder(nn.Module):
     dtype: Any = jnp.float32
     remat: Remat = "none"
     keep_cache: bool = False
+    lora: LoraConfig = FULL
 
     @nn.compact
     def __call__(
@@ -209,7 +228,7 @@ class Decoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         rope = rope_tables(positions_BT, c, segments_BT)
-        x_BTD, made = layers(c, self.keep_cache, name="layers")(x_BTD, rope, segments_BT)
+        x_BTD, made = layers(c, self.keep_cache, self.lora, name="layers")(x_BTD, rope, segments_BT)
         if c.head == "score":
             Table("kernel", (c.hidden_size, 1), ("embed", None), name="score")()
         elif not c.tie_embeddings:
@@ -217,10 +236,10 @@ class Decoder(nn.Module):
         return RMSNorm(c.norm_eps, name="final_norm")(x_BTD), made
 
 
-def init_params(config: ModelConfig, key: jax.Array) -> Params:
+def init_params(config: ModelConfig, key: jax.Array, lora: LoraConfig = FULL) -> Params:
     """Random parameters, still carrying their logical axis names (unbox with `flax.linen.unbox`)."""
     ids = jnp.zeros((1, 8), jnp.int32)
-    return Decoder(config).init(key, ids, ids, ids)["params"]
+    return Decoder(config, lora=lora).init(key, ids, ids, ids)["params"]
 
 
 def head_kernel(params: Params, config: ModelConfig) -> jax.Array:
@@ -237,12 +256,13 @@ def forward_rows(
     dtype: Any = jnp.float32,
     remat: Remat = "none",
     keep_cache: bool = False,
+    lora: LoraConfig = FULL,
 ) -> tuple[jax.Array, LayerCache | None]:
     """Final hidden states [B, T, D] of packed rows, and with `keep_cache` all layers' keys and values.
 
     The kept arrays are [L, B, K, T, d]. A token sees the earlier tokens of its own segment.
     """
-    module = Decoder(config, dtype, remat, keep_cache)
+    module = Decoder(config, dtype, remat, keep_cache, lora)
     return module.apply({"params": params}, tokens_BT, positions_BT, segments_BT)
 
 

@@ -61,6 +61,7 @@ def train_program(run: Run, topology: Topology, row_length: int, micro_batches: 
         compute_dtype=run.compute_dtype,
         param_dtype=run.param_dtype,
         loss=run.loss,
+        lora=run.lora,
         remat=run.remat,
         model=run.model,
         optimizer=replace(run.optimizer, learning_rate=1e-5, schedule="cosine", warmup_fraction=0.1),

@@ -20,7 +20,14 @@ from jax_sft.training.preemption import Preemption
 from jax_sft.training.room import check_room
 from jax_sft.training.saves import Saves, last_sound_state
 from jax_sft.training.start import start_state, write_identity
-from jax_sft.training.step import TrainState, abstract_state, compile_step, held_rows, place_batch
+from jax_sft.training.step import (
+    TrainState,
+    abstract_state,
+    compile_plain,
+    compile_step,
+    held_rows,
+    place_batch,
+)
 from jax_sft.training.trace import Trace, check_trace
 
 
@@ -50,7 +57,7 @@ def train(study: Study, run: Run) -> None:
         Trace(run.trace, folder) as trace,
         jax.set_mesh(mesh),
     ):
-        saves = Saves(snapshots, states, steps, run.snapshots, plan.total_steps)
+        saves = Saves(snapshots, states, steps, run.snapshots, plan.total_steps, compile_plain(run, mesh))
         state = begin(study, run, mesh, saves, console)
         start, skipped = int(state.step), int(state.skipped)
         with Reporter(run, folder, start, plan.total_steps, skipped, console) as reporter:

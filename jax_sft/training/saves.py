@@ -1,7 +1,7 @@
 """Which steps of a run are saved: snapshots by the schedule, state at an interval and at the end."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jax_sft.checkpoints.store import Store, to_snapshot
 from jax_sft.config import SnapshotConfig
+from jax_sft.models.decoder import Params
 from jax_sft.training.step import TrainState
 
 
@@ -26,8 +27,10 @@ class Saves:
         snapshot_steps: Iterable[int],
         config: SnapshotConfig,
         total_steps: int,
+        plain: Callable[[Params], Params],
     ) -> None:
-        self.snapshots, self.states = snapshots, states
+        """`plain` makes the parameters of the plain model out of those that are trained (see LoRA)."""
+        self.snapshots, self.states, self._plain = snapshots, states, plain
         self._snapshot_steps = frozenset(snapshot_steps)
         self._config, self._total_steps = config, total_steps
         self._last_state: tuple[int, float] | None = None
@@ -45,7 +48,7 @@ class Saves:
     def save(self, step: int, state: TrainState) -> None:
         """Start saving what is due at `step`; sound snapshots of an interrupted run are left as they are."""
         if step in self._snapshot_steps and not self._has_snapshot(step):
-            self.snapshots.save(step, to_snapshot(state.params))
+            self.snapshots.save(step, to_snapshot(self._plain(state.params)))
         if self._state_due(step):
             self.save_state(step, state)
 

@@ -10,12 +10,13 @@ from etils import epath
 from jax.sharding import Mesh
 
 from jax_sft.checkpoints.store import load_snapshot
-from jax_sft.config import Run, Study
+from jax_sft.config import LoraConfig, Run, Study, replace
 from jax_sft.data.loader import BatchPlan
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import read_json, write_json
 from jax_sft.layout import run_folder, study_folder
 from jax_sft.models.decoder import Params, init_params
+from jax_sft.models.lora import merge, split
 from jax_sft.models.pretrained import load_pretrained, pretrained_config
 from jax_sft.studies import differences, run_from_json, run_to_json, study_to_json
 from jax_sft.tokens.templates import ChatTemplate
@@ -77,7 +78,19 @@ def parse_init(init: str) -> tuple[str, int | None]:
 
 
 def start_params(study: Study, run: Run, mesh: Mesh) -> Params:
-    """The weights before the first update: random, imported, or another run's snapshot."""
+    """The weights before the first update: random, imported, or another run's snapshot; and new adapters."""
+    base = _base_params(study, replace(run, lora=LoraConfig()), mesh)
+    if not run.lora.rank:
+        return base
+    adapters, _ = split(abstract_state(run, mesh).params)
+    make = jax.jit(
+        lambda key: split(cast_params(nn.unbox(init_params(run.model, key, run.lora)), run))[0],
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, adapters),
+    )
+    return merge(make(jax.random.key(run.seed)), base)
+
+
+def _base_params(study: Study, run: Run, mesh: Mesh) -> Params:
     target = abstract_state(run, mesh).params
     if run.init == "random":
         shardings = jax.tree.map(lambda leaf: leaf.sharding, target)

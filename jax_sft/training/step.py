@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from jax_sft.config import Run
+from jax_sft.config import LoraConfig, Run, replace
 from jax_sft.data.loader import Batch
 from jax_sft.models.decoder import Params, forward_rows, head_kernel, init_params
+from jax_sft.models.lora import fold, merge, split
 from jax_sft.sharding import batch_sharding, place_abstract, replicated
 from jax_sft.training.loss import weighted_nll
 from jax_sft.training.optimizer import learning_rate, make_optimizer
@@ -62,7 +63,7 @@ def init_state(run: Run, params: Params) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=make_optimizer(run.optimizer).init(params),
+        opt_state=make_optimizer(run.optimizer).init(split(params)[0]),
     )
 
 
@@ -71,7 +72,7 @@ def abstract_state(run: Run, mesh: Mesh) -> TrainState:
 
     Adam's moments are sharded as the parameters they belong to.
     """
-    boxed = jax.eval_shape(lambda: cast_params(init_params(run.model, jax.random.key(0)), run))
+    boxed = jax.eval_shape(lambda: cast_params(init_params(run.model, jax.random.key(0), run.lora), run))
     return place_abstract(jax.eval_shape(lambda params: init_state(run, params), boxed), mesh)
 
 
@@ -83,11 +84,16 @@ def cast_params(params: Params, run: Run) -> Params:
 def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[jax.Array, Params]:
     """Sum over the step's micro-batches of the weighted loss and its gradient, in float32.
 
+    The gradient is with respect to the parameters that are learnt (`models.lora.split`).
+
     Each layer's gradient is added to its sum as soon as it is known, in the parameters' type: the gradient of
     a whole micro-batch never exists beside the sum.
     """
 
-    def loss_of(params: Params, m: jax.Array) -> jax.Array:
+    learnt, frozen = split(params)
+
+    def loss_of(learnt: Params, m: jax.Array) -> jax.Array:
+        params = merge(learnt, frozen)
         rows: PackedRows = jax.tree.map(
             lambda x_MRT: jax.lax.dynamic_index_in_dim(x_MRT, m, keepdims=False), batch.rows
         )
@@ -99,6 +105,7 @@ def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[ja
             rows.segments,
             dtype=jnp.dtype(run.compute_dtype),
             remat=run.remat,
+            lora=run.lora,
         )
         return weighted_nll(
             hidden_RTD,
@@ -108,11 +115,11 @@ def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[ja
             by_probability=run.loss == "dft",
         )
 
-    sums = jax.tree.map(lambda p: jax.new_ref(jnp.zeros_like(p)), params)
+    sums = jax.tree.map(lambda p: jax.new_ref(jnp.zeros_like(p)), learnt)
 
     def body(m: jax.Array, loss: jax.Array) -> jax.Array:
         pullback: Any
-        part, pullback = jax.vjp(partial(loss_of, m=m), params)
+        part, pullback = jax.vjp(partial(loss_of, m=m), learnt)
         pullback.with_refs(sums)(jnp.ones_like(part))
         return loss + part
 
@@ -127,8 +134,9 @@ def train_step(
     loss, gradients = loss_and_gradients(state.params, run, batch)
     norm = optax.tree.norm(gradients)
     rate = learning_rate(run.optimizer, state.step, total_steps)
-    directions, opt_state = make_optimizer(run.optimizer).update(gradients, state.opt_state, state.params)
-    updated = jax.tree.map(lambda p, d: p.astype(jnp.float32) - rate * d, state.params, directions)
+    learnt, frozen = split(state.params)
+    directions, opt_state = make_optimizer(run.optimizer).update(gradients, state.opt_state, learnt)
+    updated = jax.tree.map(lambda p, d: p.astype(jnp.float32) - rate * d, learnt, directions)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
 
     def keep(new: Any, old: Any) -> Any:
@@ -137,7 +145,7 @@ def train_step(
     state = TrainState(
         step=state.step + 1,
         skipped=state.skipped + jnp.where(finite, 0, 1),
-        params=keep(updated, state.params),
+        params=merge(keep(updated, learnt), frozen),
         opt_state=keep(opt_state, state.opt_state),
     )
     metrics = {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "skipped": state.skipped}
@@ -155,6 +163,15 @@ def compile_step(
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=(0,),
     )
+
+
+def compile_plain(run: Run, mesh: Mesh) -> Callable[[Params], Params]:
+    """The jitted folding of adapters into the weights; without adapters it changes nothing."""
+    if not run.lora.rank:
+        return lambda params: params
+    plain = abstract_state(replace(run, lora=LoraConfig()), mesh).params
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, plain)
+    return jax.jit(lambda params: fold(params, run.lora), out_shardings=shardings)
 
 
 def batch_shardings(mesh: Mesh) -> Any:
