@@ -53,16 +53,23 @@ def train_through_kills(root: Path, kills: Sequence[int], rng: random.Random) ->
     return told
 
 
-def test_sigterm_saves_the_state_and_ends_well(undisturbed: Path, tmp_path: Path) -> None:
-    process = start_process(tmp_path)
-    while last_step(tmp_path) < 11:
+def told_to_end(root: Path, step: int) -> int:
+    """Train, sending SIGTERM once the run reported `step`; the step whose state it saved."""
+    process = start_process(root)
+    while process.poll() is None and last_step(root) < step:
         time.sleep(0.001)
     process.terminate()
     told = " ".join(process.communicate()[1].split())
     assert process.returncode == 0, told
-    stopped = max(int(path.name) for path in (tmp_path / "study" / RUN.name / "state").iterdir())
+    stopped = max(int(path.name) for path in (root / "study" / RUN.name / "state").iterdir())
     assert f"state saved at step {stopped}, the same command goes on from it" in told
-    assert 11 <= stopped < STEPS
+    assert stopped >= step
+    return stopped
+
+
+def test_sigterm_saves_the_state_and_ends_well(undisturbed: Path, tmp_path: Path) -> None:
+    stopped = told_to_end(tmp_path, 11)
+    assert stopped < STEPS
     assert f"going on from step {stopped}" in train_through_kills(tmp_path, [], random.Random(0))
     assert_same_run(tmp_path, undisturbed)
 
@@ -100,8 +107,20 @@ def test_killed_across_an_epoch_edge(undisturbed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(5))
 def test_killed_again_and_again(undisturbed: Path, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     train_through_kills(tmp_path, sorted(rng.randint(1, 26) for _ in range(4)), rng)
+    assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_told_to_end_again_and_again(undisturbed: Path, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    step = 0
+    for _ in range(5):
+        step = told_to_end(tmp_path, step + rng.randint(1, 3))
+    assert step < STEPS
+    train_through_kills(tmp_path, [], rng)
     assert_same_run(tmp_path, undisturbed)
