@@ -1,5 +1,6 @@
-"""Whether a run's snapshots and states will fit on the disk, asked before training."""
+"""Whether a run's snapshots and states can be written and will fit on the disk, asked before training."""
 
+import os
 import shutil
 
 import jax
@@ -15,7 +16,7 @@ SNAPSHOT_BYTES, STATE_BYTES, STATES = 2, 12, 3
 
 
 def check_room(study: Study, run: Run, snapshots: list[int], exports: list[int]) -> None:
-    """UsageError when the disk of the run's folder has no room for what is still to be saved.
+    """UsageError when the folder cannot be written, or its disk has no room for what is still to be saved.
 
     Object stores (gs://) are taken to have room.
     """
@@ -28,6 +29,8 @@ def check_room(study: Study, run: Run, snapshots: list[int], exports: list[int])
     parameters = model_size(run.model).total
     needed = parameters * (SNAPSHOT_BYTES * len(missing) + STATE_BYTES * states)
     place = next(place for place in (folder, *folder.parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UsageError(f"{place}: is not a folder that can be written to; choose another --root")
     free = shutil.disk_usage(place).free
     if needed > free:
         raise UsageError(

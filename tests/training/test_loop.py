@@ -208,6 +208,15 @@ def test_no_room_for_what_will_be_saved_is_told_before_training(
     assert not folder(tmp_path).exists()
 
 
+def test_a_root_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
+    made, run = study(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UsageError, match=r"file: is not a folder that can be written to; choose another --root"
+    ):
+        train(replace(made, root=str(tmp_path / "file")), run)
+
+
 def test_states_are_saved_by_time(tmp_path: Path) -> None:
     """Every few milliseconds here: after every step from the first state on."""
     snapshots = SnapshotConfig("last", state_every=27, state_minutes=1e-6)
