@@ -22,7 +22,7 @@ KEEPS: tuple[Remat, ...] = ("offload", "full", "save_attention", "save_qkv", "mi
 """Policies in the order of what they leave on the device."""
 MOST_TENSOR, MOST_SEQUENCE = 8, 8
 MARGIN = 1.5
-"""An estimate of memory this many times the limit is believed before the policy was compiled once."""
+"""An estimate of memory this many times the limit is believed before anything was compiled."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def search(
             best is not None and candidate.seconds >= best.middle
         ):
             break
-        expected = candidate.memory * needs.get(candidate.remat, 1 / MARGIN)
+        least = 0.9 * min(needs.values()) if needs else 1 / MARGIN
+        expected = candidate.memory * needs.get(candidate.remat, least)
         if expected > limit or any(_keeps_more(candidate, other) for other in too_big):
             continue
         try:

@@ -22,7 +22,8 @@ from jax_sft.planning.programs import Program, lower, mesh_of, state_bytes
 
 FORMAT = 2
 """Raised when the facts that are kept change."""
-OUT_OF_MEMORY = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)")
+_SIZE = r"([\d.]+)([KMGT])"
+_OUT_OF_MEMORY = (rf"\({_SIZE}\) exceeds available HBM \({_SIZE}\)", rf"Used {_SIZE} of {_SIZE} hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -65,16 +66,24 @@ def compile_program(program: Program, options: dict[str, str], cache: Path) -> d
     return facts | {"cached": False}
 
 
+def out_of_memory(message: str) -> tuple[float, float] | None:
+    """Bytes needed and available, if that is what the compiler's message is about."""
+    for pattern in _OUT_OF_MEMORY:
+        if found := re.search(pattern, message):
+            needed, available = (float(found[at]) * _UNITS[found[at + 1]] for at in (1, 3))
+            return needed, available
+    return None
+
+
 def _compile(program: Program, lowered: Any, options: dict[str, str], mesh: Mesh) -> dict[str, Any]:
     given = state_bytes(program, mesh)
     started = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=options or None)
     except Exception as error:
-        if not (found := OUT_OF_MEMORY.search(str(error))):
+        if (sizes := out_of_memory(str(error))) is None:
             raise JaxSftError(f"the compiler failed: {str(error).splitlines()[0][:300]}") from None
-        needed, available = (float(found[at]) * _UNITS[found[at + 1]] for at in (1, 3))
-        memory = {**given, "needed": needed, "available": available}
+        memory = {**given, "needed": sizes[0], "available": sizes[1]}
         return {"fits": False, "memory": memory, "compile_seconds": time.perf_counter() - started}
     seconds = time.perf_counter() - started
     stats = compiled.memory_analysis()

@@ -66,11 +66,16 @@ def test_the_cache_is_where_caches_are(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert cache_folder() == tmp_path / "jax_sft" / "plans"
 
 
-def test_memory_that_is_missing_is_read_off_the_compilers_message() -> None:
-    text = "RESOURCE_EXHAUSTED: E1000: … for HLO temporaries (17.62G) exceeds available HBM (15.75G). HLO …"
-    found = worker.OUT_OF_MEMORY.search(text)
-    assert found is not None
-    assert found.groups() == ("17.62", "G", "15.75", "G")
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        ("… for HLO temporaries (17.62G) exceeds available HBM (15.75G). HLO …", 17.62),
+        ("E1000: Ran out of memory in memory space hbm. Used 17.34G of 15.75G hbm. Exceeded …", 17.34),
+    ],
+)
+def test_memory_that_is_missing_is_read_off_the_compilers_message(message: str, needed: float) -> None:
+    assert worker.out_of_memory(message) == (needed * 2**30, 15.75 * 2**30)
+    assert worker.out_of_memory("RESOURCE_EXHAUSTED: another thing") is None
 
 
 @pytest.fixture(scope="module")
