@@ -25,7 +25,7 @@ PAPER_ROWS, PAPER_SMALL_ROWS = 20_480, 2_560
 _ROWS_PER_SHARD = 4096
 
 
-class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # untyped library
     """A set of rows; a subclass gives its name, in snake case, and its docstring as the description."""
 
     VERSION = tfds.core.Version("1.0.0")

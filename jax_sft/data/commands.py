@@ -8,7 +8,7 @@ from rich.console import Console
 from jax_sft.config import Run, Study
 from jax_sft.data.describe import Behaviours, SetDescription, describe_set, table, write_page
 from jax_sft.data.loader import BatchPlan
-from jax_sft.data.prepared import prepared_rows
+from jax_sft.data.prepared import prepared_folder, prepared_rows
 from jax_sft.data.sources import load_rows
 from jax_sft.data.transforms import parse_knobs, transform
 from jax_sft.tokens.templates import load_template
@@ -26,7 +26,7 @@ def prepare(study: Study, runs: Sequence[Run], console: Console, rebuild: bool =
     for run in runs:
         tokenizer = load_tokenizer(run.tokens)
         template = load_template(run.tokens, tokenizer)
-        cache = epath.Path(study.root) / "prepared"
+        cache = prepared_folder(study)
         rows = prepared_rows(
             run.data, run.tokens, tokenizer, template, run.seed, study.data_root, cache, rebuild
         )

@@ -22,7 +22,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from jax_sft.config import DataConfig, TokensConfig
+from jax_sft.config import DataConfig, Run, Study, TokensConfig
 from jax_sft.data.rows import RowSet, TokenisedRows, tokenise
 from jax_sft.data.sources import GENERATORS, load_rows, source_files
 from jax_sft.data.transforms import parse_knobs, transform
@@ -78,20 +78,19 @@ def prepared_rows(
     return PreparedRows(folder, manifest)
 
 
-def run_rows(
-    data: DataConfig,
-    tokens: TokensConfig,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    seed: int,
-    data_root: str,
-    cache: epath.PathLike,
-) -> RowSet:
-    """The rows that a run trains on: those prepared under `cache` if they were, otherwise in memory."""
-    folder = _folder(data, _settings(data, tokens, seed), cache)
+def run_rows(study: Study, run: Run, tokenizer: Tokenizer, template: ChatTemplate) -> RowSet:
+    """The rows that a run trains on: those prepared for it if they were, otherwise in memory."""
+    cache = prepared_folder(study)
+    folder = _folder(run.data, _settings(run.data, run.tokens, run.seed), cache)
+    asked = run.data, run.tokens, tokenizer, template, run.seed, study.data_root
     if "://" not in str(folder) and (folder / "manifest.json").exists():
-        return prepared_rows(data, tokens, tokenizer, template, seed, data_root, cache)
-    return training_rows(data, tokens, tokenizer, template, seed, data_root)
+        return prepared_rows(*asked, cache)
+    return training_rows(*asked)
+
+
+def prepared_folder(study: Study) -> epath.Path:
+    """Where `jax-sft data prepare` puts the rows of a study."""
+    return epath.Path(study.root) / "prepared"
 
 
 def _folder(data: DataConfig, settings: dict[str, Any], cache: epath.PathLike) -> epath.Path:

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax_sft.config import LoraConfig, ModelConfig, Remat
 from jax_sft.models.attention import attend, attend_cache
 from jax_sft.models.kv_cache import KVCache, LayerCache, append
-from jax_sft.models.lora import adapted, rank_of
+from jax_sft.models.lora import adapted, has_adapter
 from jax_sft.models.remat import rematerialised
 from jax_sft.models.rope import Rope, rope_tables, rotate
 from jax_sft.sharding import constrain, platform
@@ -94,7 +94,7 @@ class Projection(nn.Module):
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes)
             bias = self.param("bias", zeros, self.features, jnp.float32).astype(x.dtype)
             y = y + bias.reshape((1,) * (x.ndim - 1) + self.features)
-        if rank_of(self.lora, self.name or ""):
+        if has_adapter(self.lora, self.name):
             y = y + adapted(self, x, self.features, ("embed", *self.axes), self.lora)
         return y
 
@@ -115,7 +115,7 @@ class OutProjection(nn.Module):
         kernel = self.param("kernel", init, (*features, self.width), jnp.float32)
         contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
         y = jax.lax.dot_general(x, _in_type(kernel, x.dtype), (contract, ((), ())))
-        if rank_of(self.lora, self.name or ""):
+        if has_adapter(self.lora, self.name):
             flat = x.reshape(*x.shape[:-n], math.prod(features))
             y = y + adapted(self, flat, (self.width,), (self.axes[0], "embed"), self.lora)
         return y

@@ -2,7 +2,7 @@
 
 Model FLOPs, padding and recomputation left out (arXiv 2204.02311, appendix B, with the head where it is
 needed): 6 x body parameters x tokens + 6 x head parameters x targets + 12 x layers x heads x head size x
-pairs, a pair being a query and a key that it sees.
+pairs, a pair being a query and a key that it sees. Frozen weights need no gradient: 4 x instead of 6 x.
 """
 
 import functools
@@ -39,8 +39,13 @@ def model_size(model: ModelConfig) -> ModelSize:
     return ModelSize(total=sum(sizes.values()), body=sum(sizes.values()) - outside, head=table)
 
 
-def model_flops(model: ModelConfig, tokens: float, targets: float, pairs: float) -> float:
-    """FLOPs of forward and backward pass, by the formula at the head of this file."""
-    size = model_size(model)
+def model_flops(
+    model: ModelConfig, tokens: float, targets: float, pairs: float, frozen: bool = False
+) -> float:
+    """FLOPs of forward and backward pass, by the formula at the head of this file.
+
+    `frozen` is for adapters on frozen weights (LoRA), whose own FLOPs are left out.
+    """
+    size, per_weight = model_size(model), 4.0 if frozen else 6.0
     attention = 12.0 * model.num_layers * model.num_heads * model.head_dim * pairs
-    return 6.0 * size.body * tokens + 6.0 * size.head * targets + attention
+    return per_weight * (size.body * tokens + size.head * targets) + attention

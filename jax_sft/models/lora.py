@@ -17,9 +17,9 @@ Params = dict[str, Any]
 A, B = "lora_a", "lora_b"
 
 
-def rank_of(lora: LoraConfig, projection: str) -> int:
-    """Rank of the adapter of the projection of that name; 0 where there is none."""
-    return lora.rank if projection in lora.targets else 0
+def has_adapter(lora: LoraConfig, projection: str | None) -> bool:
+    """Whether the projection of that name gets an adapter."""
+    return lora.rank > 0 and projection in lora.targets
 
 
 def adapted(
@@ -63,8 +63,7 @@ def fold(params: Params, lora: LoraConfig) -> Params:
             a, b = (flat[*path[:-1], name].astype(jnp.float32) for name in (A, B))
             # Both have the layers as their first axis.
             delta = jax.vmap(lambda a_Fr, b_rF: jnp.tensordot(a_Fr, b_rF, axes=1))(a, b)
-            leaf = (leaf.astype(jnp.float32) + delta.reshape(leaf.shape) * (lora.alpha / lora.rank)).astype(
-                leaf.dtype
-            )
+            delta = delta.reshape(leaf.shape) * (lora.alpha / lora.rank)
+            leaf = (leaf.astype(jnp.float32) + delta).astype(leaf.dtype)
         folded[path] = leaf
     return unflatten_dict(folded)

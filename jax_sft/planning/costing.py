@@ -196,7 +196,7 @@ def plan_training(run: Run, work: Workload, topology: Topology, settings: Settin
     fits = len(rooflines) == len(facts) and all(
         each.peak <= settings.hbm_share * topology.hbm_bytes for each in facts.values()
     )
-    flops = model_flops(run.model, work.tokens, work.targets, work.pairs)
+    flops = model_flops(run.model, work.tokens, work.targets, work.pairs, frozen=run.lora.rank > 0)
     return TrainPlan(run, topology, mesh, work, facts, rooflines, fits, flops)
 
 

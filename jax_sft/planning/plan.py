@@ -8,7 +8,7 @@ from etils import epath
 from rich.console import Console
 
 from jax_sft.config import Run, Study
-from jax_sft.data.rows import TokenisedRows
+from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError
 from jax_sft.files import write_atomically, write_json
 from jax_sft.layout import study_folder
@@ -66,7 +66,7 @@ def make_plan(study: Study, runs: Sequence[Run], options: PlanOptions, console: 
 class _Planner:
     study: Study
     run: Run
-    rows: TokenisedRows | None
+    rows: RowSet | None
     topology: Topology
     options: PlanOptions
     console: Console

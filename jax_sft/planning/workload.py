@@ -9,8 +9,8 @@ import numpy as np
 from jax_sft.checkpoints.schedules import snapshot_steps
 from jax_sft.config import BenchmarkConfig, DataConfig, Run, Study
 from jax_sft.data.loader import BatchPlan
-from jax_sft.data.prepared import training_rows
-from jax_sft.data.rows import TokenisedRows
+from jax_sft.data.prepared import run_rows
+from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.benchmarks.base import load_items
 from jax_sft.tokens.templates import load_template
@@ -40,18 +40,18 @@ class Workload:
     """Tokens / positions computed."""
 
 
-def load_rows(study: Study, run: Run) -> TokenisedRows | None:
+def load_rows(study: Study, run: Run) -> RowSet | None:
     """The run's rows, tokenised; None when data or tokenizer are not at hand."""
     try:
         tokenizer = load_tokenizer(run.tokens)
         template = load_template(run.tokens, tokenizer)
-        return training_rows(run.data, run.tokens, tokenizer, template, run.seed, study.data_root)
+        return run_rows(study, run, tokenizer, template)
     except (JaxSftError, OSError):
         return None
 
 
 def workload(
-    run: Run, rows: TokenisedRows | None, count: int = 0, row_tokens: int = 0, target_share: float = 1.0
+    run: Run, rows: RowSet | None, count: int = 0, row_tokens: int = 0, target_share: float = 1.0
 ) -> Workload:
     """The work of a run's training, from its rows; without them from how many there may be, and how long.
 

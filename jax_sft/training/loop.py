@@ -1,7 +1,6 @@
 """Training one run from start (or where it stopped) to its last step."""
 
 import jax
-from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -81,8 +80,7 @@ def prepare(study: Study, run: Run) -> tuple[ChatTemplate, BatchPlan]:
             f"run {run.name}: model.vocab_size {run.model.vocab_size} is too small for the "
             f"{tokenizer.vocab_size} tokens of tokenizer {tokenizer.name}"
         )
-    cache = epath.Path(study.root) / "prepared"
-    rows = run_rows(run.data, run.tokens, tokenizer, template, run.seed, study.data_root, cache)
+    rows = run_rows(study, run, tokenizer, template)
     return template, BatchPlan(rows, run.data, run.seed, run.epochs)
 
 

@@ -47,7 +47,7 @@ class Reporter:
         self._log: MetricsLog | None = None
         if jax.process_index() == 0:
             self._log = MetricsLog(folder, start_step)
-            self._throughput = Throughput(run.model, folder, self._log.seconds)
+            self._throughput = Throughput(run, folder, self._log.seconds)
         self._progress = TrainProgress(run.name, total_steps, start_step, console)
         self._pending: tuple[Batch, Metrics] | None = None
         self._skipped, self._skips_in_a_row = skipped, 0

@@ -5,7 +5,7 @@ import time
 import jax
 from etils import epath
 
-from jax_sft.config import ModelConfig
+from jax_sft.config import Run
 from jax_sft.data.loader import Batch
 from jax_sft.files import read_json, write_json
 from jax_sft.models.flops import model_flops
@@ -29,9 +29,9 @@ class Throughput:
       is redone after an interruption, and the time from an end to the next start are what it lacks.
     """
 
-    def __init__(self, model: ModelConfig, folder: epath.Path, spent: float) -> None:
+    def __init__(self, run: Run, folder: epath.Path, spent: float) -> None:
         """`spent` is the sum of seconds of the steps before those that this process makes."""
-        self._model, self._spent = model, spent
+        self._run, self._spent = run, spent
         self._devices, self._peak = jax.device_count(), PEAK_FLOPS.get(jax.devices()[0].device_kind)
         path = folder / "started.json"
         if not path.exists():
@@ -44,9 +44,9 @@ class Throughput:
         self._steps += 1
         # The first step's time is mostly that of compiling.
         self._spent += seconds if self._steps > 1 else 0.0
-        rate = (
-            model_flops(self._model, batch.tokens, batch.target_tokens, batch.pairs) / seconds / self._devices
-        )
+        frozen = self._run.lora.rank > 0
+        flops = model_flops(self._run.model, batch.tokens, batch.target_tokens, batch.pairs, frozen)
+        rate = flops / seconds / self._devices
         line = {"tflops_per_second": round(rate / 1e12, 4)}
         if self._peak:
             line["mfu"] = round(rate / self._peak, 4)

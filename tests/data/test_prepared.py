@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jax_sft.config import DataConfig, TokensConfig, replace
+from jax_sft.config import DataConfig, Run, Study, TokensConfig, replace
 from jax_sft.data.loader import BatchPlan, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows, run_rows, training_rows
 from jax_sft.data.rows import RowSet
@@ -106,7 +106,8 @@ def test_damaged_folders(tmp_path: Path) -> None:
 
 def test_a_run_takes_what_was_prepared_and_else_makes_its_rows(tmp_path: Path) -> None:
     write_set(tmp_path, 23)
-    asked = (DATA, TOKENS, TOKENIZER, TEMPLATE, 0, str(tmp_path), tmp_path / "prepared")
+    run = Run(data=DATA, tokens=TOKENS)
+    asked = Study("set", (run,), root=str(tmp_path), data_root=str(tmp_path)), run, TOKENIZER, TEMPLATE
     memory = run_rows(*asked)
     assert not (tmp_path / "prepared").exists()
     prepare(tmp_path)

@@ -103,7 +103,8 @@ def test_one_compilation_of_decode_for_the_whole_sweep(sweeper_and_root: tuple[S
     """Two runs, three snapshots, greedy and sampled benchmarks of different lengths."""
     [engine] = sweeper_and_root[0].engines.values()
     assert engine.decode_compilations == 1
-    assert engine._decode._cache_size() == 1  # type: ignore[attr-defined]
+    decode: Any = engine._decode
+    assert decode._cache_size() == 1
 
 
 def test_snapshots_and_samples_differ(sweeper_and_root: tuple[Sweep, Path]) -> None:

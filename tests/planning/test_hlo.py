@@ -251,12 +251,15 @@ ENTRY %main (h: bf16[64,1024], r: bf16[1,1024], j: s32[]) -> bf16[1,1024] {
   %h = bf16[64,1024]{1,0:T(8,128)S(5)} parameter(0)
   %r = bf16[1,1024]{1,0:T(8,128)} parameter(1)
   %j = s32[]{:S(6)} parameter(2)
-  %u = ((bf16[64,1024]{1,0:S(5)}, bf16[1,1024]{1,0}, s32[]{:S(6)}, s32[]{:S(6)}), bf16[64,1024]{1,0:S(5)}, u32[]{:S(2)}) dynamic-update-slice-start(%h, %r, %j, %j)
+  %u = (OPERANDS, bf16[64,1024]{1,0:S(5)}, u32[]{:S(2)}) dynamic-update-slice-start(%h, %r, %j, %j)
   %v = bf16[64,1024]{1,0:S(5)} dynamic-update-slice-done(%u)
-  %s = ((bf16[64,1024]{1,0:S(5)}, s32[]{:S(6)}, s32[]{:S(6)}), bf16[1,1024]{1,0}, u32[]{:S(2)}) dynamic-slice-start(%v, %j, %j)
+  %s = (FROM, bf16[1,1024]{1,0}, u32[]{:S(2)}) dynamic-slice-start(%v, %j, %j)
   ROOT %t = bf16[1,1024]{1,0} dynamic-slice-done(%s)
 }
-"""  # noqa: E501
+"""
+    index = "s32[]{:S(6)}"
+    text = text.replace("OPERANDS", f"(bf16[64,1024]{{1,0:S(5)}}, bf16[1,1024]{{1,0}}, {index}, {index})")
+    text = text.replace("FROM", f"(bf16[64,1024]{{1,0:S(5)}}, {index}, {index})")
     cost = cost_of(parse(text))
     assert (cost.host_bytes, cost.hbm_bytes) == (2 * 2048, 2 * 2048)
 

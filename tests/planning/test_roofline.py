@@ -72,6 +72,8 @@ def test_model_flops_are_those_of_the_formula() -> None:
     size = model_size(model)
     flops = 6 * size.body * 100 + 6 * size.head * 10 + 12 * 3 * 2 * 8 * 1000
     assert model_flops(model, tokens=100, targets=10, pairs=1000) == flops
+    less = 2 * (size.body * 100 + size.head * 10)
+    assert model_flops(model, tokens=100, targets=10, pairs=1000, frozen=True) == flops - less
 
 
 def test_peaks_are_those_of_the_chips() -> None:

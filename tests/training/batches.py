@@ -1,12 +1,15 @@
-"""Random rows, packed by the loader or laid out plainly, one example a row."""
+"""Random rows, packed by the loader or laid out plainly, one example a row; and training on them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from jax_sft.config import DataConfig, ModelConfig, OptimizerConfig, Run
-from jax_sft.data.loader import BatchPlan
+from jax_sft.config import DataConfig, ModelConfig, OptimizerConfig, Run, Study
+from jax_sft.data.loader import BatchPlan, iterate
 from jax_sft.data.rows import TokenisedRows
-from jax_sft.training.step import DeviceBatch, PackedRows
+from jax_sft.training.start import start_state
+from jax_sft.training.step import DeviceBatch, PackedRows, TrainState, compile_step, place_batch
 
 MODEL = ModelConfig(
     vocab_size=96,
@@ -63,3 +66,15 @@ def packed(plan: BatchPlan, step: int) -> DeviceBatch:
     return DeviceBatch(
         PackedRows(*(jnp.pad(x_MRT, room) for x_MRT in arrays)), jnp.asarray(batch.micro_batches)
     )
+
+
+def train_steps(run: Run, plan: BatchPlan, mesh: Mesh) -> tuple[TrainState, list[float]]:
+    """The state after all steps of the plan, from the run's first, and their losses."""
+    losses = []
+    with jax.set_mesh(mesh):
+        state = start_state(Study("study", (run,)), run, mesh)
+        step = compile_step(run, mesh, plan.total_steps)
+        for batch in iterate(plan):
+            state, metrics = step(state, place_batch(batch, mesh))
+            losses.append(float(metrics["loss"]))
+    return state, losses

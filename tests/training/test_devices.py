@@ -4,12 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from jax_sft.config import ParallelismConfig, Study, replace
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.config import ParallelismConfig, replace
+from jax_sft.data.loader import BatchPlan
 from jax_sft.sharding import make_mesh
-from jax_sft.training.start import start_state
-from jax_sft.training.step import compile_step, place_batch
-from tests.training.batches import DATA, RUN, random_rows
+from tests.training.batches import DATA, RUN, random_rows, train_steps
 
 STEPS = 20
 WEIGHTED = replace(RUN, data=replace(DATA, weighting="original", original_ranks=4, original_micro_batch=2))
@@ -18,14 +16,7 @@ PLAN = BatchPlan(random_rows(), WEIGHTED.data, seed=0, epochs=STEPS / 8)
 
 def losses(devices: int) -> np.ndarray:
     mesh = make_mesh(ParallelismConfig(fsdp=devices), jax.devices()[:devices])
-    found = []
-    with jax.set_mesh(mesh):
-        state = start_state(Study("study", (WEIGHTED,)), WEIGHTED, mesh)
-        step = compile_step(WEIGHTED, mesh, STEPS)
-        for batch in iterate(PLAN):
-            state, metrics = step(state, place_batch(batch, mesh))
-            found.append(float(metrics["loss"]))
-    return np.asarray(found)
+    return np.asarray(train_steps(WEIGHTED, PLAN, mesh)[1])
 
 
 @pytest.fixture(scope="module")

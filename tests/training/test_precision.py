@@ -7,14 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.config import OptimizerConfig, ParallelismConfig, Remat, Study, replace
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.config import OptimizerConfig, ParallelismConfig, Remat, replace
+from jax_sft.data.loader import BatchPlan
 from jax_sft.sharding import make_mesh
-from jax_sft.training.start import start_state
-from jax_sft.training.step import TrainState, abstract_state, compile_step, place_batch
-from tests.training.batches import DATA, RUN, random_rows
+from jax_sft.training.step import TrainState, abstract_state
+from tests.training.batches import DATA, RUN, random_rows, train_steps
 
-STEPS = 8
 PLAN = BatchPlan(random_rows(), DATA, seed=0, epochs=1)
 
 
@@ -25,14 +23,8 @@ def types(tree: Any) -> set[Any]:
 def train(**changes: Any) -> tuple[TrainState, list[float]]:
     run = replace(RUN, **changes)
     mesh = make_mesh(ParallelismConfig(), jax.devices()[:2])
-    losses = []
-    with jax.set_mesh(mesh):
-        state = start_state(Study("study", (run,)), run, mesh)
-        step = compile_step(run, mesh, STEPS)
-        for batch in iterate(PLAN):
-            state, metrics = step(state, place_batch(batch, mesh))
-            losses.append(float(metrics["loss"]))
-        assert types(abstract_state(run, mesh)) == types(state)
+    state, losses = train_steps(run, PLAN, mesh)
+    assert types(abstract_state(run, mesh)) == types(state)
     return state, losses
 
 
