@@ -21,7 +21,7 @@ from jax_sft.planning.workload import Workload
 KEEPS: tuple[Remat, ...] = ("offload", "full", "save_attention", "save_qkv", "minimal", "none")
 """Policies in the order of what they leave on the device."""
 MOST_TENSOR, MOST_SEQUENCE = 8, 8
-MARGIN = 1.5
+MARGIN = 1.2
 """An estimate of memory this many times the limit is believed before anything was compiled."""
 
 
@@ -61,7 +61,8 @@ def search(
 ) -> tuple[TrainPlan | None, list[str]]:
     """The plan with the least `middle` time among those that fit, and what was tried, in words.
 
-    At most `most` candidates are compiled, and as many may fail to. None when nothing that was tried fits.
+    At most `most` candidates that fit are compiled, and twice as many that do not, or fail to compile. None
+    when nothing that was tried fits.
     """
     limit = settings.hbm_share * topology.hbm_bytes
     best: TrainPlan | None = None
@@ -69,11 +70,10 @@ def search(
     # How many times the estimate each policy really needs, as far as it was compiled.
     needs: dict[Remat, float] = {}
     tried: list[str] = []
-    compiled = 0
+    fitting = 0
     for candidate in candidates(run, work_of, topology):
-        if most in (compiled, len(tried) - compiled) or (
-            best is not None and candidate.seconds >= best.middle
-        ):
+        enough = fitting == most or len(tried) - fitting == 2 * most
+        if enough or (best is not None and candidate.seconds >= best.middle):
             break
         least = 0.9 * min(needs.values()) if needs else 1 / MARGIN
         expected = candidate.memory * needs.get(candidate.remat, least)
@@ -85,13 +85,14 @@ def search(
         except JaxSftError as error:
             tried.append(f"{candidate}: {error}")
             continue
-        compiled += 1
         needs[candidate.remat] = plan.widest.peak / candidate.memory
         tried.append(_outcome(candidate, plan))
         say(tried[-1])
         if not plan.fits:
             too_big.append(candidate)
-        elif best is None or plan.middle < best.middle:
+            continue
+        fitting += 1
+        if best is None or plan.middle < best.middle:
             best = plan
     return best, tried
 
@@ -194,7 +195,9 @@ def estimate_memory(run: Run, mesh: ParallelismConfig, positions: int, remat: Re
         "save_attention": inputs + attention,
         "save_qkv": inputs + (heads + keys) * element,
         "minimal": 3 * inputs + attention + (heads + keys + 2 * mlp) * element,
-        "none": 8 * inputs + attention + (3 * heads + 3 * keys + 4 * mlp) * element,
+        "none": 12 * inputs + 2 * attention + (4 * heads + 4 * keys + 6 * mlp) * element,
     }[remat]
+    # Of the layer that is computed again: what its products take and give.
+    again = 0.0 if remat in ("minimal", "none") else 4 * mlp * element
     layer = 2.0 * element * size.body / model.num_layers / mesh.tensor
-    return state + tokens * model.num_layers * kept + 2 * layer
+    return state + tokens * (model.num_layers * kept + again) + 2 * layer

@@ -19,8 +19,9 @@ from jax_sft.errors import JaxSftError
 from jax_sft.files import write_json
 from jax_sft.planning import hlo, hlo_costs
 from jax_sft.planning.programs import Program, lower, mesh_of, state_bytes
+from jax_sft.training.step import TPU_OPTIONS
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the facts that are kept change."""
 _SIZE = r"([\d.]+)([KMGT])"
 _OUT_OF_MEMORY = (rf"\({_SIZE}\) exceeds available HBM \({_SIZE}\)", rf"Used {_SIZE} of {_SIZE} hbm")
@@ -48,7 +49,7 @@ def compile_program(program: Program, options: dict[str, str], cache: Path) -> d
     started = time.perf_counter()
     lowered = lower(program, mesh)
     text = lowered.as_text()
-    named = json.dumps([FORMAT, version("libtpu"), options, program.topology.label, text])
+    named = json.dumps([FORMAT, version("libtpu"), TPU_OPTIONS, options, program.topology.label, text])
     key = hashlib.sha256(named.encode()).hexdigest()[:32]
     stored = cache / f"{key}.json"
     if stored.exists():

@@ -16,7 +16,6 @@ from tests.planning.fakes import RUN
 
 V5E = parse_topology("v5e:4")
 TRAIN = train_program(RUN, V5E, 1024, 2)
-WHOLE_COLLECTIVES = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "100000"}
 """So small a program is otherwise cut into loops of products and permutes."""
 
 
@@ -82,7 +81,7 @@ def test_memory_that_is_missing_is_read_off_the_compilers_message(message: str, 
 def compiled(tmp_path_factory: pytest.TempPathFactory, libtpu: Any) -> tuple[Any, Path]:
     """The tiny train step, really compiled for four v5e chips."""
     cache = tmp_path_factory.mktemp("plans")
-    return compile_facts(TRAIN, cache, timeout=600, options=WHOLE_COLLECTIVES), cache
+    return compile_facts(TRAIN, cache, timeout=600), cache
 
 
 def test_the_real_step_is_compiled_for_a_tpu(compiled: tuple[Any, Path]) -> None:
@@ -107,7 +106,7 @@ def test_the_real_step_is_compiled_for_a_tpu(compiled: tuple[Any, Path]) -> None
 
 def test_the_same_program_is_not_compiled_twice(compiled: tuple[Any, Path]) -> None:
     facts, cache = compiled
-    again = compile_facts(TRAIN, cache, options=WHOLE_COLLECTIVES)
+    again = compile_facts(TRAIN, cache)
     assert again.cached
     assert not facts.cached
     assert (again.memory, again.cost, again.seconds) == (facts.memory, facts.cost, facts.seconds)
