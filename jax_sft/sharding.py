@@ -1,8 +1,9 @@
 """The device mesh, and the one table from logical array axes to mesh axes.
 
 Every parameter and activation names its axes (`embed`, `heads`, …); the table below says over which mesh
-axes each is split. Parameters are sharded over `fsdp` along their model width and over `tensor` along
-heads, MLP columns and vocabulary; batches over `replica` and `fsdp`.
+axes each is split. Parameters are sharded over `fsdp` and `sequence` along their model width and over
+`tensor` along heads, MLP columns and vocabulary; batches over `replica` and `fsdp`, their tokens over
+`sequence`.
 """
 
 import math
@@ -19,6 +20,8 @@ from jax_sft.errors import UsageError
 
 MESH_AXES = ("replica", "fsdp", "sequence", "tensor")
 BATCH_AXES = ("replica", "fsdp")
+WEIGHT_AXES = ("fsdp", "sequence")
+"""What a weight is gathered over before it is used."""
 ATTENTION_BLOCK = 128
 """The least number of tokens that the attention kernel of TPUs works on at once."""
 LONGEST_PLAIN = 2048
@@ -27,7 +30,7 @@ Rules = dict[str, str | tuple[str, ...] | None]
 RULES: Rules = {
     "batch": BATCH_AXES,
     "time": "sequence",
-    "embed": "fsdp",
+    "embed": WEIGHT_AXES,
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
@@ -124,12 +127,14 @@ def _is_box(leaf: Any) -> bool:
 def _mesh_axis(
     where: str, axis: str | tuple[str, ...] | None, name: str | None, size: int, mesh: Mesh
 ) -> str | tuple[str, ...] | None:
-    ways = mesh.shape[axis] if isinstance(axis, str) else 1
+    axes = (axis,) if isinstance(axis, str) else axis or ()
+    ways = math.prod(mesh.shape[each] for each in axes)
     if size % ways == 0:
         return axis
     if name == "vocab":
         return None
-    raise UsageError(f"parallelism: {where}: {name} has size {size}, which {axis}={ways} does not divide")
+    asked = " x ".join(f"{each}={mesh.shape[each]}" for each in axes)
+    raise UsageError(f"parallelism: {where}: {name} has size {size}, which {asked} does not divide")
 
 
 def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:

@@ -216,7 +216,9 @@ class Decoder(nn.Module):
         c = self.config
         size = (c.vocab_size, c.hidden_size)
         table_VD = Table("embedding", size, ("vocab", "embed"), name="embed")()
-        x_BTD = constrain(table_VD.astype(self.dtype)[tokens_BT], "batch", "time", None)
+        # The table's split of its width becomes a split of rows first, then of their tokens: two exchanges.
+        x_BTD = constrain(table_VD.astype(self.dtype)[tokens_BT], "batch", None, "time")
+        x_BTD = constrain(x_BTD, "batch", "time", None)
         block = rematerialised(Block, self.remat)
         layers = nn.scan(
             block,

@@ -138,7 +138,7 @@ def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator
         if tensor > MOST_TENSOR or sequence > MOST_SEQUENCE or devices % (tensor * sequence):
             continue
         fsdp = devices // (tensor * sequence)
-        splits = math.gcd(model.num_kv_heads, model.mlp_size) % tensor == 0 and model.hidden_size % fsdp == 0
+        splits = math.gcd(model.num_kv_heads, model.mlp_size) % tensor == 0 and model.hidden_size % (fsdp * sequence) == 0
         whole = all(length % sequence == 0 for length in lengths)
         kernel = sequence == 1 or all(block_size(length // sequence) for length in lengths)
         if splits and whole and kernel:
@@ -159,7 +159,8 @@ def estimate_seconds(
     compute = products / (topology.chips * topology.chip.peak_flops)
     element = 2.0
     gathered = 3.0 * element * size.total / mesh.tensor * micro_batches
-    traffic = gathered / topology.ring_bandwidth(mesh.fsdp) if mesh.fsdp > 1 else 0.0
+    shards = mesh.fsdp * mesh.sequence
+    traffic = gathered / topology.ring_bandwidth(shards) if shards > 1 else 0.0
     local = positions / (mesh.replica * mesh.fsdp * mesh.sequence)
     if mesh.tensor > 1:
         passes = 8.0 if again == 0.0 else 12.0
@@ -181,7 +182,7 @@ def estimate_memory(run: Run, mesh: ParallelismConfig, positions: int, remat: Re
     model, size = run.model, model_size(run.model)
     weight = 4 if run.param_dtype == "float32" else 2
     first = 2 if run.optimizer.first_moment == "bfloat16" else weight
-    state = size.total * (2 * weight + first + 4) / (mesh.fsdp * mesh.tensor)
+    state = size.total * (2 * weight + first + 4) / (mesh.fsdp * mesh.sequence * mesh.tensor)
     tokens = positions / (mesh.replica * mesh.fsdp * mesh.sequence)
     element = 4 if run.compute_dtype == "float32" else 2
     heads = model.num_heads * model.head_dim / mesh.tensor

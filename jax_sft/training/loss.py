@@ -8,7 +8,7 @@ A large head is worked on in tiles of its vocabulary, so that its gradient never
 pass over the tiles for each token's log-sum-exp, a second for the gradients, each tile's being summed over
 the devices and split among them as soon as it is done. A small head (one tile) takes a single pass.
 
-On a mesh every device works on its own tokens with the head gathered over `fsdp`; the vocabulary stays
+On a mesh every device works on its own tokens with the head gathered whole along its width; the vocabulary stays
 split over `tensor`.
 """
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jax_sft.sharding import BATCH_AXES
+from jax_sft.sharding import BATCH_AXES, WEIGHT_AXES
 from jax_sft.training.loss_passes import Problem, one_pass, two_passes
 
 CHUNK_TOKENS = 2048
@@ -96,7 +96,7 @@ def _run(
     if mesh.empty:
         return run(hidden_RTD, kernel_DV, targets_RT, weights_RT)
     tokens, hidden = P(BATCH_AXES, "sequence"), P(BATCH_AXES, "sequence", None)
-    kernel = P("fsdp", run.keywords["vocab_axis"])
+    kernel = P(WEIGHT_AXES, run.keywords["vocab_axis"])
     return jax.shard_map(
         run,
         in_specs=(hidden, kernel, tokens, tokens),
@@ -121,7 +121,7 @@ def _run_shard(
     C = min(T, max(1, chunk_tokens // R))
     gathered_DV = kernel_DV.astype(hidden_RTD.dtype)
     if sharded:
-        gathered_DV = jax.lax.all_gather(gathered_DV, "fsdp", axis=0, tiled=True)
+        gathered_DV = jax.lax.all_gather(gathered_DV, WEIGHT_AXES, axis=0, tiled=True)
     if vocab_axis:
         targets_RT = targets_RT - jax.lax.axis_index(vocab_axis) * gathered_DV.shape[1]
     # Weighted positions first, in order; places beyond the row read its last token and carry no weight.
@@ -161,8 +161,8 @@ def _tiles(kernel_DV: jax.Array, tile_elements: int) -> int:
 
 def _reduce_scatter(d_kernel_DV: jax.Array) -> jax.Array:
     """This device's rows of the sum over all devices that hold other tokens."""
-    d_kernel_DV = jax.lax.psum_scatter(d_kernel_DV, "fsdp", scatter_dimension=0, tiled=True)
-    d_kernel_DV = jax.lax.psum(d_kernel_DV, ("replica", "sequence"))
+    d_kernel_DV = jax.lax.psum_scatter(d_kernel_DV, WEIGHT_AXES, scatter_dimension=0, tiled=True)
+    d_kernel_DV = jax.lax.psum(d_kernel_DV, "replica")
     # XLA for TPU fails an internal check when it tries to move this reduction out of the micro-batch loop.
     return jax.lax.optimization_barrier(d_kernel_DV)
 

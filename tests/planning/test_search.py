@@ -80,7 +80,7 @@ def test_a_search_stops_after_so_many_compilations_and_survives_failures(
 
     best, tried = find(monkeypatch, failing, most=2)
     assert best is None
-    assert [line.rpartition(": ")[2] for line in tried] == ["no luck", "no luck"]
+    assert [line.rpartition(": ")[2] for line in tried] == 4 * ["no luck"]
 
 
 def test_settings_too_big_by_far_are_not_compiled() -> None:

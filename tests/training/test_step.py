@@ -15,7 +15,7 @@ import pytest
 from jax_sft.config import ParallelismConfig, Study, replace
 from jax_sft.data.loader import BatchPlan, iterate
 from jax_sft.models.decoder import Params
-from jax_sft.sharding import make_mesh
+from jax_sft.sharding import WEIGHT_AXES, make_mesh
 from jax_sft.training.loss import CHUNK_TOKENS, weighted_nll
 from jax_sft.training.start import start_state
 from jax_sft.training.step import (
@@ -165,7 +165,8 @@ def test_eight_devices_give_the_losses_of_one(
     np.testing.assert_allclose(found, curve_alone[0], rtol=1e-5)
     kernel = state.params["layers"]["mlp"]["up"]["kernel"]
     shard = kernel.addressable_shards[0].data
-    assert shard.size * axes["fsdp"] * axes.get("tensor", 1) == kernel.size, "not sharded as asked"
+    ways = math.prod(axes.get(axis, 1) for axis in (*WEIGHT_AXES, "tensor"))
+    assert shard.size * ways == kernel.size, "not sharded as asked"
     gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather", compiled.as_text())
     assert gathered, "parameters are gathered"
     assert not [dims for dims in gathered if dims.startswith("8,64,")], "activations are gathered"
