@@ -57,13 +57,14 @@ def make_mesh(parallelism: ParallelismConfig, devices: list[jax.Device] | None =
             f"parallelism.replica {sizes[0]}: {slices} slices hold copies of the parameters; make it "
             f"{slices} or a multiple"
         )
-    inner = (sizes[0] // slices, *sizes[1:])
+    # Weights are gathered over fsdp and sequence together: laid out as one axis, that is a plain collective.
+    inner = (sizes[0] // slices, sizes[1] * sizes[2], sizes[3])
     if slices == 1:
         grid = mesh_utils.create_device_mesh(inner, devices, allow_split_physical_axes=True)
     else:
-        outer = (slices, *(1 for _ in inner[1:]))
+        outer = (slices, 1, 1)
         grid = mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
-    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    return Mesh(grid.reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def make_generation_mesh(tensor: int, devices: list[jax.Device] | None = None) -> Mesh:
