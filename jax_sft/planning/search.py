@@ -138,7 +138,8 @@ def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator
         if tensor > MOST_TENSOR or sequence > MOST_SEQUENCE or devices % (tensor * sequence):
             continue
         fsdp = devices // (tensor * sequence)
-        splits = math.gcd(model.num_kv_heads, model.mlp_size) % tensor == 0 and model.hidden_size % (fsdp * sequence) == 0
+        splits = math.gcd(model.num_kv_heads, model.mlp_size) % tensor == 0
+        splits = splits and model.hidden_size % (fsdp * sequence) == 0
         whole = all(length % sequence == 0 for length in lengths)
         kernel = sequence == 1 or all(block_size(length // sequence) for length in lengths)
         if splits and whole and kernel:

@@ -8,8 +8,8 @@ A large head is worked on in tiles of its vocabulary, so that its gradient never
 pass over the tiles for each token's log-sum-exp, a second for the gradients, each tile's being summed over
 the devices and split among them as soon as it is done. A small head (one tile) takes a single pass.
 
-On a mesh every device works on its own tokens with the head gathered whole along its width; the vocabulary stays
-split over `tensor`.
+On a mesh every device works on its own tokens with the head gathered along its width; the vocabulary
+stays split over `tensor`.
 """
 
 from functools import partial
