@@ -17,6 +17,7 @@ from jax_sft.models.decoder import init_params
 from jax_sft.sharding import (
     GENERATION_RULES,
     RULES,
+    WEIGHT_AXES,
     Rules,
     check_batch,
     constrain,
@@ -70,11 +71,11 @@ def specs(mesh: jax.sharding.Mesh, rules: Rules = RULES) -> dict[str, P]:
 
 def test_parameters_are_laid_out_by_the_table() -> None:
     placed = specs(make_mesh(ParallelismConfig(fsdp=4, tensor=2)))
-    assert placed["layers/attention/q/kernel"] == P(None, "fsdp", "tensor", None)
-    assert placed["layers/attention/o/kernel"] == P(None, "tensor", None, "fsdp")
-    assert placed["layers/mlp/down/kernel"] == P(None, "tensor", "fsdp")
-    assert placed["layers/mlp_norm/scale"] == P(None, "fsdp")
-    assert placed["embed/embedding"] == P(None, "fsdp"), "97 entries do not divide by 2 and stay whole"
+    assert placed["layers/attention/q/kernel"] == P(None, WEIGHT_AXES, "tensor", None)
+    assert placed["layers/attention/o/kernel"] == P(None, "tensor", None, WEIGHT_AXES)
+    assert placed["layers/mlp/down/kernel"] == P(None, "tensor", WEIGHT_AXES)
+    assert placed["layers/mlp_norm/scale"] == P(None, WEIGHT_AXES)
+    assert placed["embed/embedding"] == P(None, WEIGHT_AXES), "97 entries do not divide by 2 and stay whole"
 
 
 def test_generation_keeps_the_width_whole() -> None:
@@ -95,7 +96,7 @@ def test_leaves_without_names_are_replicated() -> None:
     }
     placed = place_abstract(tree, mesh)
     assert placed["plain"].sharding.spec == P(None)
-    assert placed["boxed"].sharding.spec == P("fsdp", None)
+    assert placed["boxed"].sharding.spec == P(WEIGHT_AXES, None)
 
 
 @pytest.mark.parametrize(
