@@ -59,7 +59,7 @@ def ours(kind: str) -> float:
     is_target_N = np.ones(len(tokens_N), np.bool_)
     is_target_N[offsets[:-1]] = False
     held = TokenisedRows(tokens_N, is_target_N, offsets, np.ones(len(rows), np.float32))
-    data = DataConfig(batch_size=len(rows), row_length=LENGTH, rows_per_micro_batch=8)
+    data = DataConfig(batch_size=len(rows), row_length=LENGTH, rows_per_micro_batch=2)
     model = ModelConfig(**SHAPE, qk_norm=True, tie_embeddings=False, rope_theta=1e6)
     run = Run(model=model, data=data, compute_dtype="float32")
     mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])

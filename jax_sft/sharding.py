@@ -183,6 +183,12 @@ def platform() -> str:
     return next((name for name in ("tpu", "cpu") if name in kind), "gpu")
 
 
+def alone() -> bool:
+    """Whether no mesh of several devices is set: no array is split, so that axes may be joined."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Ask for the layout that the table gives `x`, whose axes are named; nothing outside a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
