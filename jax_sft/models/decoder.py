@@ -52,8 +52,8 @@ _barrier.defvjp(lambda x: (_barrier(x), None), lambda _, d_x: (d_x,))
 def product(x: jax.Array, kernel: jax.Array, contracted: int = 1) -> jax.Array:
     """x[..., *c] @ kernel[*c, ...], summed over that many axes.
 
-    On one device it is a product of two matrices, which is what compilers know best: with the batch as an axis
-    of its own the weight's gradient takes the one for CPUs half as long again.
+    On one device it is a product of two matrices, which is what compilers know best: with the batch as an
+    axis of its own the MLP of a small model trains at two thirds of the speed on CPU.
     """
     kept, summed = x.shape[: x.ndim - contracted], kernel.shape[:contracted]
     if alone():
