@@ -10,6 +10,7 @@ from typing import Literal
 
 Option = bool | int | float | str
 Remat = Literal["none", "minimal", "save_qkv", "save_attention", "offload", "full"]
+ParamDtype = Literal["float32", "bfloat16"]
 Group = Literal["in_domain", "reasoning", "general", "safety"]
 GROUPS: tuple[Group, ...] = ("in_domain", "reasoning", "general", "safety")
 
@@ -190,12 +191,14 @@ class Run:
     """Seeds initial weights, generated data and shuffling."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of activations and matrix products; softmax, norms, rope and loss are in float32 always."""
-    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    param_dtype: ParamDtype = "float32"
     """Type of the weights and of Adam's moments; bfloat16 is how the paper trained."""
     loss: Literal["nll", "dft"] = "nll"
     """Negative log-likelihood of targets, or that times their probability (DFT, arXiv 2508.05629)."""
     remat: Remat = "none"
     """What the backward pass recomputes of a layer, from nothing to all (models/remat.py)."""
+    optimizer_memory: Literal["device", "host"] = "device"
+    """Where Adam's moments lie between updates; `host` frees device memory for two copies a step."""
     model: ModelConfig = field(default_factory=ModelConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+from jax_sft.checkpoints.store import STATES_KEPT
 from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.generation.engine import fill_ways
-from jax_sft.models.flops import model_flops, model_size
+from jax_sft.models.flops import model_flops
 from jax_sft.models.splash import block_size
 from jax_sft.planning.compiling import Facts, compile_facts
 from jax_sft.planning.options import HBM_SHARE, TIMEOUT
@@ -20,12 +21,12 @@ from jax_sft.planning.roofline import (
     attention_flops,
     mfu,
     roofline,
-    storage_bytes,
 )
 from jax_sft.planning.topologies import Topology
 from jax_sft.planning.workload import SweepWorkload, Workload
 from jax_sft.sharding import axis_sizes
 from jax_sft.training.loss import CHUNK_TOKENS
+from jax_sft.training.sizes import snapshot_bytes, state_size
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class RunPlan:
         """Bytes of snapshots and states."""
         if self.train is None:
             return 0.0
-        return storage_bytes(model_size(self.run.model), self.train.work.snapshots)
+        return snapshot_bytes(self.run) * self.train.work.snapshots + STATES_KEPT * state_size(self.run).total
 
 
 def plan_training(run: Run, work: Workload, topology: Topology, settings: Settings) -> TrainPlan:

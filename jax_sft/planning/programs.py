@@ -63,6 +63,7 @@ def train_program(run: Run, topology: Topology, row_length: int, micro_batches: 
         loss=run.loss,
         lora=run.lora,
         remat=run.remat,
+        optimizer_memory=run.optimizer_memory,
         model=run.model,
         optimizer=replace(run.optimizer, learning_rate=1e-5, schedule="cosine", warmup_fraction=0.1),
         parallelism=run.parallelism,
@@ -124,8 +125,9 @@ def state_bytes(program: Program, mesh: Mesh) -> dict[str, int]:
 
 
 def _held(tree: Any) -> int:
-    """Bytes of abstract arrays on one device."""
+    """Bytes of abstract arrays in the memory of one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * jnp.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
+        if leaf.sharding.memory_kind != "pinned_host"
     )

@@ -1,4 +1,4 @@
-"""The least time a program can take on a chip, and what that makes of a run's hours, dollars and bytes.
+"""The least time a program can take on a chip, and what that makes of a run's hours and dollars.
 
 Compute, HBM, links and host work at once at best, one after the other at worst: a step takes at least the
 longest of their times (the bound) and, where nothing overlaps, their sum. Real steps lie between if their
@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jax_sft.config import ModelConfig
-from jax_sft.models.flops import ModelSize
 from jax_sft.planning.hlo_costs import Cost, Traffic
 from jax_sft.planning.topologies import Topology
 
 PRODUCTS = {"dkv": 4, "dq": 3, "fwd": 2}
 """Matrix products of queries x keys x head size that each attention kernel makes; by a part of its name."""
-STATE_COPIES, STATE_BYTES = 2, 12
-"""States kept, and bytes of one parameter in a state of float32 weights and moments."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +123,3 @@ def attention_flops(
 def mfu(flops: float, seconds: float, topology: Topology) -> float:
     """Share of the peak of all chips that `flops` in `seconds` are."""
     return flops / (seconds * topology.chips * topology.chip.peak_flops)
-
-
-def storage_bytes(size: ModelSize, snapshots: int) -> float:
-    """Bytes a run keeps: bf16 snapshots, and two states of float32 weights and moments."""
-    return 2.0 * size.total * snapshots + STATE_COPIES * STATE_BYTES * size.total

@@ -2,13 +2,13 @@
 
 Every candidate gets a rough time and memory first, in arithmetic alone; the compiler then judges them in the
 order of those times. What cannot fit by a wide margin is not compiled, nor what keeps more than something
-that did not fit.
+that did not fit; where the fastest do not fit, the smallest are tried.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Remat, Run, replace
 from jax_sft.errors import JaxSftError
@@ -17,6 +17,7 @@ from jax_sft.models.splash import block_size
 from jax_sft.planning.costing import Settings, TrainPlan, plan_training
 from jax_sft.planning.topologies import Topology
 from jax_sft.planning.workload import Workload
+from jax_sft.training.sizes import state_size
 
 KEEPS: tuple[Remat, ...] = ("offload", "full", "save_attention", "save_qkv", "minimal", "none")
 """Policies in the order of what they leave on the device."""
@@ -61,40 +62,63 @@ def search(
 ) -> tuple[TrainPlan | None, list[str]]:
     """The plan with the least `middle` time among those that fit, and what was tried, in words.
 
-    At most `most` candidates that fit are compiled, and twice as many that do not, or fail to compile. None
-    when nothing that was tried fits.
+    At most `most` candidates that fit are compiled, and twice as many that do not, or fail to compile; after
+    `most` of these those that need least memory come first. None when nothing that was tried fits.
     """
     limit = settings.hbm_share * topology.hbm_bytes
+    tries = _Tries(limit)
     best: TrainPlan | None = None
-    too_big: list[Candidate] = []
-    # How many times the estimate each policy really needs, as far as it was compiled.
-    needs: dict[Remat, float] = {}
-    tried: list[str] = []
-    fitting = 0
-    for candidate in candidates(run, work_of, topology):
-        enough = fitting == most or len(tried) - fitting == 2 * most
-        if enough or (best is not None and candidate.seconds >= best.middle):
+    waiting = candidates(run, work_of, topology)
+    while waiting and tries.fitting < most and len(tries.told) - tries.fitting < 2 * most:
+        # When the fastest did not fit, one that surely does is looked for.
+        sure = best is None and len(tries.told) >= most
+        candidate = min(waiting, key=tries.expected) if sure else waiting[0]
+        waiting.remove(candidate)
+        if best is not None and candidate.seconds >= best.middle:
             break
-        least = 0.9 * min(needs.values()) if needs else 1 / MARGIN
-        expected = candidate.memory * needs.get(candidate.remat, least)
-        if expected > limit or any(_keeps_more(candidate, other) for other in too_big):
+        if tries.hopeless(candidate):
             continue
         try:
             changed = candidate.applied(run)
             plan = plan_training(changed, work_of(changed), topology, settings)
         except JaxSftError as error:
-            tried.append(f"{candidate}: {error}")
+            tries.told.append(f"{candidate}: {error}")
             continue
-        needs[candidate.remat] = plan.widest.peak / candidate.memory
-        tried.append(_outcome(candidate, plan))
-        say(tried[-1])
-        if not plan.fits:
-            too_big.append(candidate)
-            continue
-        fitting += 1
-        if best is None or plan.middle < best.middle:
+        tries.note(candidate, plan)
+        say(tries.told[-1])
+        if plan.fits and (best is None or plan.middle < best.middle):
             best = plan
-    return best, tried
+    return best, tries.told
+
+
+@dataclass
+class _Tries:
+    """What was compiled, and what it says of the memory that other candidates need."""
+
+    limit: float
+    told: list[str] = field(default_factory=list)
+    fitting: int = 0
+    too_big: list[Candidate] = field(default_factory=list)
+    needs: dict[Remat, float] = field(default_factory=dict)
+    """How many times the estimate each policy really needs."""
+
+    def note(self, candidate: Candidate, plan: TrainPlan) -> None:
+        """Learn from a compiled candidate."""
+        self.needs[candidate.remat] = plan.widest.peak / candidate.memory
+        self.told.append(_outcome(candidate, plan))
+        self.fitting += plan.fits
+        if not plan.fits:
+            self.too_big.append(candidate)
+
+    def expected(self, candidate: Candidate) -> float:
+        """Bytes that a candidate should need, on the low side."""
+        least = 0.9 * min(self.needs.values()) if self.needs else 1 / MARGIN
+        return candidate.memory * self.needs.get(candidate.remat, least)
+
+    def hopeless(self, candidate: Candidate) -> bool:
+        """Whether it can be told without compiling that a candidate is too big."""
+        more = any(_keeps_more(candidate, other) for other in self.too_big)
+        return more or self.expected(candidate) > self.limit
 
 
 def _outcome(candidate: Candidate, plan: TrainPlan) -> str:
@@ -130,8 +154,13 @@ def candidates(run: Run, work_of: WorkOf, topology: Topology) -> list[Candidate]
 
 
 def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator[ParallelismConfig]:
-    """The ways to split a slice's devices that model and rows allow; slices hold copies."""
-    devices = topology.devices // topology.slices
+    """The ways to split a slice's devices that model and rows allow; slices hold copies.
+
+    libtpu cannot be told that the ends of several slices are linked: a gather over all of such a slice is
+    compiled to an all-reduce. Two copies in each slice keep it a gather, of half the slice.
+    """
+    copies = topology.slices * (2 if topology.slices > 1 and any(topology.wrap) else 1)
+    devices = topology.devices // copies
     powers = [2**exponent for exponent in range(devices.bit_length())]
     lengths = data.row_lengths or (data.row_length,)
     for tensor, sequence in itertools.product(powers, powers):
@@ -143,7 +172,7 @@ def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator
         whole = all(length % sequence == 0 for length in lengths)
         kernel = sequence == 1 or all(block_size(length // sequence) for length in lengths)
         if splits and whole and kernel:
-            yield ParallelismConfig(topology.slices, fsdp, sequence, tensor)
+            yield ParallelismConfig(copies, fsdp, sequence, tensor)
 
 
 def estimate_seconds(
@@ -154,9 +183,10 @@ def estimate_seconds(
     length, (micro_batches, _) = next(iter(work.micro_batches.items()))
     positions = micro_batches * rows * length
     again = {"none": 0.0, "minimal": 0.0}.get(remat, 1.8 if remat == "save_qkv" else 2.0)
+    per_weight = 4.0 if run.lora.rank else 6.0
     attention = 4.0 * model.num_layers * model.num_heads * model.head_dim * work.pairs
     kernels = attention * (4.5 if remat in ("full", "save_qkv") else 3.5)
-    products = (6.0 + again) * size.body * positions + 8.0 * size.head * work.targets + kernels
+    products = (per_weight + again) * size.body * positions + 8.0 * size.head * work.targets + kernels
     compute = products / (topology.chips * topology.chip.peak_flops)
     element = 2.0
     gathered = 3.0 * element * size.total / mesh.tensor * micro_batches
@@ -180,10 +210,9 @@ def estimate_seconds(
 
 def estimate_memory(run: Run, mesh: ParallelismConfig, positions: int, remat: Remat) -> float:
     """Rough bytes on a device while `positions` tokens are computed: state, gradients, what layers keep."""
-    model, size = run.model, model_size(run.model)
-    weight = 4 if run.param_dtype == "float32" else 2
-    first = 2 if run.optimizer.first_moment == "bfloat16" else weight
-    state = size.total * (2 * weight + first + 4) / (mesh.fsdp * mesh.sequence * mesh.tensor)
+    model, size, held = run.model, model_size(run.model), state_size(run)
+    moments = held.moments if run.optimizer_memory == "device" else 0
+    state = (held.frozen + 2 * held.learnt + moments) / (mesh.fsdp * mesh.sequence * mesh.tensor)
     tokens = positions / (mesh.replica * mesh.fsdp * mesh.sequence)
     element = 4 if run.compute_dtype == "float32" else 2
     heads = model.num_heads * model.head_dim / mesh.tensor

@@ -9,10 +9,10 @@ from etils import epath
 from jax_sft.config import Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.layout import run_folder
-from jax_sft.models.flops import model_size
+from jax_sft.training.sizes import snapshot_bytes, state_size
 
-SNAPSHOT_BYTES, STATE_BYTES, STATES = 2, 12, 3
-"""Bytes of a parameter in a snapshot (or export) and in a state; states on disk while one is saved."""
+STATES = 3
+"""States on disk while one is saved."""
 
 
 def check_room(study: Study, run: Run, snapshots: list[int], exports: list[int]) -> None:
@@ -26,8 +26,7 @@ def check_room(study: Study, run: Run, snapshots: list[int], exports: list[int])
     missing = [step for step in snapshots if not (folder / "snapshots" / str(step)).exists()]
     missing += [step for step in exports if not (folder / "exports" / str(step)).exists()]
     states = max(0, STATES - _count(folder / "state"))
-    parameters = model_size(run.model).total
-    needed = parameters * (SNAPSHOT_BYTES * len(missing) + STATE_BYTES * states)
+    needed = snapshot_bytes(run) * len(missing) + state_size(run).total * states
     place = next(place for place in (folder, *folder.parents) if place.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise UsageError(f"{place}: is not a folder that can be written to; choose another --root")

@@ -23,7 +23,7 @@ from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.training.step import TrainState, abstract_state, cast_params, init_state
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
-FREE_TO_CHANGE = ("parallelism", "remat", "snapshots", "trace")
+FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "snapshots", "trace")
 """Parts of a run that may differ when it is resumed: they do not change what is computed."""
 
 

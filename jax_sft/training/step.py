@@ -79,10 +79,19 @@ def init_state(run: Run, params: Params) -> TrainState:
 def abstract_state(run: Run, mesh: Mesh) -> TrainState:
     """Shapes, types and shardings of the training state: the one description all else derives from.
 
-    Adam's moments are sharded as the parameters they belong to.
+    Adam's moments are sharded as the parameters they belong to, in the memory that the run names.
     """
     boxed = jax.eval_shape(lambda: cast_params(init_params(run.model, jax.random.key(0), run.lora), run))
-    return place_abstract(jax.eval_shape(lambda params: init_state(run, params), boxed), mesh)
+    state = place_abstract(jax.eval_shape(lambda params: init_state(run, params), boxed), mesh)
+    if run.optimizer_memory == "device":
+        return state
+    return replace(state, opt_state=jax.tree.map(_on_host, state.opt_state))
+
+
+def _on_host(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """The abstract array in the host's memory; a scalar stays where it is."""
+    assert leaf.sharding is not None, "a state is placed"
+    return leaf if not leaf.ndim else leaf.update(sharding=leaf.sharding.with_memory_kind("pinned_host"))
 
 
 def cast_params(params: Params, run: Run) -> Params:
@@ -144,7 +153,12 @@ def train_step(
     norm = optax.tree.norm(gradients)
     rate = learning_rate(run.optimizer, state.step, total_steps)
     learnt, frozen = split(state.params)
-    directions, opt_state = make_optimizer(run.optimizer).update(gradients, state.opt_state, learnt)
+    moments = state.opt_state
+    if run.optimizer_memory == "host":
+        # Not before the gradients are there: the copies would take the memory that is to be freed.
+        moments, gradients = jax.lax.optimization_barrier((moments, gradients))
+        moments = jax.device_put(moments, jax.memory.Space.Device)
+    directions, opt_state = make_optimizer(run.optimizer).update(gradients, moments, learnt)
     updated = jax.tree.map(lambda p, d: p.astype(jnp.float32) - rate * d, learnt, directions)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
 
@@ -155,7 +169,7 @@ def train_step(
         step=state.step + 1,
         skipped=state.skipped + jnp.where(finite, 0, 1),
         params=merge(keep(updated, learnt), frozen),
-        opt_state=keep(opt_state, state.opt_state),
+        opt_state=keep(opt_state, moments),
     )
     metrics = {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "skipped": state.skipped}
     return state, metrics

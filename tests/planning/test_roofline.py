@@ -7,14 +7,13 @@ import pytest
 from jax_sft.config import DataConfig, ModelConfig, Run, SnapshotConfig
 from jax_sft.errors import UsageError
 from jax_sft.models.families import PRESETS
-from jax_sft.models.flops import ModelSize, model_flops, model_size
+from jax_sft.models.flops import model_flops, model_size
 from jax_sft.planning.costing import load_prices
 from jax_sft.planning.hlo_costs import Cost, Traffic
 from jax_sft.planning.roofline import (
     attention_flops,
     received_bytes,
     roofline,
-    storage_bytes,
 )
 from jax_sft.planning.topologies import CHIPS, parse_topology
 from jax_sft.planning.workload import Workload, workload
@@ -95,10 +94,6 @@ def test_parameters_are_counted_by_what_they_cost() -> None:
     assert size.total - size.body == 2 * size.head == 2 * 151_936 * 5120
     tied = model_size(PRESETS["qwen3-1.7b"])
     assert tied.total - tied.body == tied.head
-
-
-def test_storage_is_snapshots_in_bfloat16_and_two_states() -> None:
-    assert storage_bytes(ModelSize(total=1000, body=800, head=100), snapshots=9) == 9 * 2000 + 2 * 12_000
 
 
 def test_rows_that_are_not_at_hand_are_assumed_to_be_of_one_length() -> None:

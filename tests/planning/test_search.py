@@ -88,3 +88,21 @@ def test_settings_too_big_by_far_are_not_compiled() -> None:
     limit = Settings().hbm_share * V5E.hbm_bytes
     assert all(each.memory > searching.MARGIN * limit for each in candidates(huge, work_of, V5E))
     assert search(huge, work_of, V5E, Settings(), 3) == (None, [])
+
+
+def test_when_the_fastest_do_not_fit_the_smallest_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = FakeCompiler(dict.fromkeys(searching.KEEPS[1:], 15.7))
+    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", compiler)
+    # By these guesses all but the slowest need the same.
+    monkeypatch.setattr(searching, "estimate_seconds", lambda *args: float(args[-1] == "offload"))
+    monkeypatch.setattr(searching, "estimate_memory", lambda *args: 1e9 - (args[-1] == "offload"))
+    best, tried = search(RUN, work_of, V5E, Settings(), most=2)
+    assert best is not None
+    assert best.run.remat == "offload"
+    assert tried[2].startswith("offload"), "two that are fast, then what fits"
+
+
+def test_copies_in_each_slice_keep_gathers_from_spanning_linked_slices() -> None:
+    assert {m.replica for m in meshes(MODEL, RUN.data, parse_topology("v5p:2x64"))} == {4}
+    assert {m.replica for m in meshes(MODEL, RUN.data, parse_topology("v5p:2x32"))} == {2}
+    assert {m.replica for m in meshes(MODEL, RUN.data, parse_topology("v5p:64"))} == {1}
