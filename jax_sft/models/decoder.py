@@ -24,6 +24,8 @@ from jax_sft.sharding import alone, constrain, platform
 Params = dict[str, Any]
 FULL = LoraConfig()
 """No adapters."""
+LAYERS = "layers"
+"""Where a parameter tree holds the layers' parameters, stacked."""
 CPU_UNROLL = 8
 """Layers in one iteration of the scan on CPU, where unrolled layers train about a fifth faster."""
 
@@ -243,7 +245,7 @@ class Decoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         rope = rope_tables(positions_BT, c, segments_BT)
-        x_BTD, made = layers(c, self.keep_cache, self.lora, name="layers")(x_BTD, rope, segments_BT)
+        x_BTD, made = layers(c, self.keep_cache, self.lora, name=LAYERS)(x_BTD, rope, segments_BT)
         if c.head == "score":
             Table("kernel", (c.hidden_size, 1), ("embed", None), name="score")()
         elif not c.tie_embeddings:
@@ -289,7 +291,7 @@ def forward_token(
     rope = rope_tables(position_B[:, None], config)
     extended = []
     for layer in range(config.num_layers):
-        weights = jax.tree.map(lambda stacked, i=layer: stacked[i], params["layers"])
+        weights = jax.tree.map(lambda stacked, i=layer: stacked[i], params[LAYERS])
         x_B1D, made = Block(config).apply({"params": weights}, x_B1D, rope, None, cache[layer], position_B)
         extended.append(made)
     norm = RMSNorm(config.norm_eps)

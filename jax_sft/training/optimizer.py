@@ -26,9 +26,8 @@ def learning_rate(config: OptimizerConfig, step: jax.Array, total_steps: int) ->
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clip by global norm, Adam moments, decoupled weight decay; the caller multiplies by -learning rate."""
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
     return optax.chain(
-        clip,
+        _clip(config),
         optax.scale_by_adam(
             b1=config.beta1,
             b2=config.beta2,
@@ -37,3 +36,13 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         ),
         optax.add_decayed_weights(config.weight_decay),
     )
+
+
+def clipped(gradients: optax.Updates, config: OptimizerConfig) -> optax.Updates:
+    """Gradients scaled down to the global norm that is allowed."""
+    clip = _clip(config)
+    return clip.update(gradients, clip.init(gradients))[0]
+
+
+def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()

@@ -18,6 +18,7 @@ from jax_sft.models.lora import fold, merge, split
 from jax_sft.sharding import batch_sharding, place_abstract, replicated
 from jax_sft.training.loss import weighted_nll
 from jax_sft.training.optimizer import learning_rate, make_optimizer
+from jax_sft.training.update import update
 
 Metrics = dict[str, jax.Array]
 TPU_OPTIONS = {
@@ -152,24 +153,15 @@ def train_step(
     loss, gradients = loss_and_gradients(state.params, run, batch)
     norm = optax.tree.norm(gradients)
     rate = learning_rate(run.optimizer, state.step, total_steps)
-    learnt, frozen = split(state.params)
-    moments = state.opt_state
-    if run.optimizer_memory == "host":
-        # Not before the gradients are there: the copies would take the memory that is to be freed.
-        moments, gradients = jax.lax.optimization_barrier((moments, gradients))
-        moments = jax.device_put(moments, jax.memory.Space.Device)
-    directions, opt_state = make_optimizer(run.optimizer).update(gradients, moments, learnt)
-    updated = jax.tree.map(lambda p, d: p.astype(jnp.float32) - rate * d, learnt, directions)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-
-    def keep(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(finite, a.astype(b.dtype), b), new, old)
-
+    learnt, frozen = split(state.params)
+    on_host = run.optimizer_memory == "host"
+    learnt, opt_state = update(learnt, gradients, state.opt_state, run.optimizer, rate, finite, on_host)
     state = TrainState(
         step=state.step + 1,
         skipped=state.skipped + jnp.where(finite, 0, 1),
-        params=merge(keep(updated, learnt), frozen),
-        opt_state=keep(opt_state, moments),
+        params=merge(learnt, frozen),
+        opt_state=opt_state,
     )
     metrics = {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "skipped": state.skipped}
     return state, metrics
