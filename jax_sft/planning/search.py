@@ -202,8 +202,8 @@ def estimate_seconds(
         moved = 3.0 * model.num_layers * local * mesh.sequence * heads * element
         traffic += moved / topology.ring_bandwidth(mesh.sequence)
     layers = model.num_layers * local * (model.hidden_size + model.num_heads * model.head_dim / mesh.tensor)
-    # Out and back, and as compiled nearly all of it twice.
-    host = 4.0 * element * layers * topology.chip.devices / topology.chip.host_bandwidth
+    # Out and back.
+    host = 2.0 * element * layers * topology.chip.devices / topology.chip.host_bandwidth
     parts = (compute, traffic, host if remat == "offload" else 0.0)
     return (max(parts) + sum(parts)) / 2
 
