@@ -91,7 +91,7 @@ def main() -> None:
             for number in range(WAITED, WAITED + count):
                 state = jax.block_until_ready(step(state, batch)[0])
                 before = time.perf_counter()
-                store.save(number, to_snapshot(state.params))
+                store.save_later(number, to_snapshot(state.params))
                 held.append(time.perf_counter() - before)
                 memory.append(resident())
                 if number >= KEPT:

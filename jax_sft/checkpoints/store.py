@@ -10,7 +10,8 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +46,9 @@ class Store:
         # Orbax refuses relative paths, such as the default root.
         self.folder = epath.Path(os.path.abspath(folder) if local else folder)
         self._saving = -1
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._later: Future[None] | None = None
+        """The save that `save_later` was asked for, until its arrays are copied."""
         seal = ocp.options.AsyncOptions(post_finalization_callback=self._seal)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(keep) if keep else None,
@@ -53,6 +57,10 @@ class Store:
             enable_async_checkpointing=not read_only,
             async_options=None if read_only else seal,
             cleanup_tmp_directories=not read_only,
+            # Processes then meet by messages; by collectives, saves could not start while training runs some.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=self.folder.name
+            ),
         )
         with _named_errors(self.folder, "opening"):
             if not read_only:
@@ -68,7 +76,10 @@ class Store:
         """Wait for the save under way and close; after an error, one of saving does not hide it."""
         try:
             with _named_errors(self.folder, "saving"):
-                self._manager.close()
+                try:
+                    self._join()
+                finally:
+                    self._manager.close()
         except JaxSftError:
             if error is None:
                 raise
@@ -82,8 +93,21 @@ class Store:
 
         Waits for the save before, whose error surfaces here if it failed.
         """
-        with _named_errors(self.folder, "saving"):
+        self.wait()
+        self._start(step, tree)
+
+    def save_later(self, step: int, tree: Any) -> None:
+        """As `save`, but returns at once: until the save is done, nobody may donate the arrays of `tree`."""
+        self.wait()
+        self._later = self._thread.submit(self._start_later, step, tree)
+
+    def _start_later(self, step: int, tree: Any) -> None:
+        # Orbax tells every thread once of a save that failed; the caller of `save_later` has been told.
+        with suppress(Exception):
             self._manager.wait_until_finished()
+        self._start(step, tree)
+
+    def _start(self, step: int, tree: Any) -> None:
         self._saving = step
         with _named_errors(self.folder / str(step), "saving"):
             self._manager.save(
@@ -93,16 +117,27 @@ class Store:
     def wait(self) -> None:
         """Wait until the save under way is committed."""
         with _named_errors(self.folder, "saving"):
+            self._join()
             self._manager.wait_until_finished()
+
+    def _join(self) -> None:
+        """Wait until arrays are copied, and raise what went wrong."""
+        later, self._later = self._later, None
+        if later is not None:
+            later.result()
 
     def check(self) -> None:
         """Raise the error of a background save, if one failed."""
+        if self._later is not None and not self._later.done():
+            return
+        self._join()
         # Orbax's own check_for_errors misses an error that its finalizing thread has taken already.
         if not self._manager.is_saving_in_progress():
             self.wait()
 
     def drop(self, step: int) -> None:
         """Delete the save at `step`."""
+        self.wait()
         with _named_errors(self.folder / str(step), "deleting"):
             self._manager.delete(step)
 

@@ -48,7 +48,7 @@ class Saves:
     def save(self, step: int, state: TrainState) -> None:
         """Start saving what is due at `step`; sound snapshots of an interrupted run are left as they are."""
         if step in self._snapshot_steps and not self._has_snapshot(step):
-            self.snapshots.save(step, to_snapshot(self._plain(state.params)))
+            self.snapshots.save_later(step, to_snapshot(self._plain(state.params)))
         if self._state_due(step):
             self.save_state(step, state)
 

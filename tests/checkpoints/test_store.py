@@ -2,8 +2,9 @@
 
 import resource
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -199,16 +200,41 @@ def test_a_failed_save_is_an_error_of_one_line_and_harms_no_other(run_folder: Pa
 
 # Orbax drops the event loop of a save that failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_failed_save_surfaces_while_training_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("save", [Store.save, Store.save_later])
+def test_a_failed_save_surfaces_while_training_goes_on(
+    tmp_path: Path, save: Callable[[Store, int, Any], None]
+) -> None:
     with state_store(tmp_path) as store:
         with no_room_for_files_above(20_000):
-            store.save(1, tree(1))
+            save(store, 1, tree(1))
             with pytest.raises(JaxSftError, match="saving failed: File too large"):
                 _check_for(store, seconds=60)
         assert store.steps() == []
-        store.save(2, tree(2))
+        save(store, 2, tree(2))
         store.wait()
         assert_same(store.load(2, TARGET), tree(2))
+
+
+def test_saving_later_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(store: Store, step: int, tree: Any) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        start(store, step, tree)
+
+    start = Store._start
+    monkeypatch.setattr(Store, "_start", slow)
+    with state_store(tmp_path) as store:
+        store.save_later(1, tree(1))
+        assert begun.wait(60)
+        store.check()
+        assert store.steps() == []
+        go_on.set()
+        store.save_later(2, tree(2))
+        store.wait()
+        assert store.steps() == [1, 2]
+        assert_same(store.load(1, TARGET), tree(1))
 
 
 def _check_for(store: Store, seconds: float) -> None:

@@ -96,6 +96,7 @@ def test_a_finished_run_is_left_alone(again: Path, monkeypatch: pytest.MonkeyPat
     written = [path for path in folder(again).rglob("*") if path.is_file() and path.name != "run.json"]
     before = {path: path.read_bytes() for path in written if "tensorboard" not in path.parts}
     monkeypatch.setattr(Store, "save", None)
+    monkeypatch.setattr(Store, "save_later", None)
     train(*study(again))
     assert {path: path.read_bytes() for path in before} == before
 
