@@ -19,7 +19,16 @@ from jax.sharding import Mesh
 from jax_sft.config import EvaluationConfig, ModelConfig
 from jax_sft.errors import UsageError
 from jax_sft.generation.sampling import Sampling, completion_key
-from jax_sft.generation.slots import Chunk, Refill, Slots, decode, empty_slots, refill, slot_shardings
+from jax_sft.generation.slots import (
+    Chunk,
+    Refill,
+    Slots,
+    decode,
+    empty_slots,
+    refill,
+    slot_formats,
+    slot_shardings,
+)
 from jax_sft.models.decoder import Params, init_params
 from jax_sft.sharding import GENERATION_RULES, batch_sharding, place_abstract, replicated
 
@@ -83,7 +92,7 @@ class Engine:
     def _compile(self) -> None:
         """The three programs. Slots keep one layout from call to call and are updated in place (donated)."""
         dtype = jnp.dtype(self.evaluation.compute_dtype)
-        in_slots = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_slots())
+        in_slots = slot_formats(self.abstract_slots(), self.mesh)
         in_params = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_params())
         whole, self._rows = replicated(self.mesh), batch_sharding(self.mesh)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -17,6 +18,9 @@ from jax_sft.generation.sampling import Sampling, choose
 from jax_sft.models.decoder import Params, forward_rows, forward_token, logits
 from jax_sft.models.kv_cache import KVCache, insert, make_cache
 from jax_sft.sharding import BATCH_AXES
+
+HEADS_TOGETHER = (0, 2, 1, 3)
+"""Axes of a cache array [B, K, S, d] from major to minor."""
 
 
 @flax.struct.dataclass
@@ -90,6 +94,19 @@ def slot_shardings(slots: Slots, mesh: Mesh) -> Slots:
         jax.tree.map(lambda _: NamedSharding(mesh, P(BATCH_AXES, "tensor")), slots.cache),
         jax.tree.map(lambda _: NamedSharding(mesh, P(BATCH_AXES)), slots.progress),
     )
+
+
+def slot_formats(slots: Slots, mesh: Mesh) -> Slots:
+    """Layout of (abstract) slots over the mesh and in memory.
+
+    On TPU the heads of a cached position lie side by side, as the decode loop writes them: in any other order
+    the whole cache is copied when the loop is entered and when it is left.
+    """
+    shardings = slot_shardings(slots, mesh)
+    if mesh.devices.flat[0].platform != "tpu":
+        return shardings
+    cache = jax.tree.map(lambda sharding: Format(Layout(HEADS_TOGETHER), sharding), shardings.cache)
+    return Slots(cache, shardings.progress)
 
 
 def refill(

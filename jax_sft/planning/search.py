@@ -2,7 +2,7 @@
 
 Every candidate gets a rough time and memory first, in arithmetic alone; the compiler then judges them in the
 order of those times. What cannot fit by a wide margin is not compiled, nor what keeps more than something
-that did not fit; where the fastest do not fit, the smallest are tried.
+that did not fit; the more did not fit, the smaller are those that are tried.
 """
 
 import itertools
@@ -22,8 +22,10 @@ from jax_sft.training.sizes import state_size
 KEEPS: tuple[Remat, ...] = ("offload", "full", "save_attention", "save_qkv", "minimal", "none")
 """Policies in the order of what they leave on the device."""
 MOST_TENSOR, MOST_SEQUENCE = 8, 8
-MARGIN = 1.2
+MARGIN = 1.1
 """An estimate of memory this many times the limit is believed before anything was compiled."""
+SPARE = 0.85
+"""Of the limit that is left to an estimate, after each candidate that did not fit."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,15 @@ def search(
 ) -> tuple[TrainPlan | None, list[str]]:
     """The plan with the least `middle` time among those that fit, and what was tried, in words.
 
-    At most `most` candidates that fit are compiled, and twice as many that do not, or fail to compile; after
-    `most` of these those that need least memory come first. None when nothing that was tried fits.
+    At most `most` candidates that fit are compiled, and about twice as many that do not, or fail to compile.
+    None when nothing that was tried fits.
     """
     limit = settings.hbm_share * topology.hbm_bytes
     tries = _Tries(limit)
     best: TrainPlan | None = None
     waiting = candidates(run, work_of, topology)
-    while waiting and tries.fitting < most and len(tries.told) - tries.fitting < 2 * most:
-        # When the fastest did not fit, one that surely does is looked for.
-        sure = best is None and len(tries.told) >= most
-        candidate = min(waiting, key=tries.expected) if sure else waiting[0]
+    while waiting and tries.fitting < most and len(tries.told) - tries.fitting < 2 * most + 2:
+        candidate = waiting[0] if best is not None else tries.likely(waiting)
         waiting.remove(candidate)
         if best is not None and candidate.seconds >= best.middle:
             break
@@ -114,6 +114,12 @@ class _Tries:
         """Bytes that a candidate should need, on the low side."""
         least = 0.9 * min(self.needs.values()) if self.needs else 1 / MARGIN
         return candidate.memory * self.needs.get(candidate.remat, least)
+
+    def likely(self, waiting: list[Candidate]) -> Candidate:
+        """The fastest that should fit, with more to spare the more that did not; or else the smallest."""
+        room = self.limit * SPARE ** len(self.told)
+        small = (each for each in waiting if self.expected(each) <= room and not self.hopeless(each))
+        return next(small, min(waiting, key=self.expected))
 
     def hopeless(self, candidate: Candidate) -> bool:
         """Whether it can be told without compiling that a candidate is too big."""

@@ -1,4 +1,4 @@
-"""The train step as the TPU's own compiler makes it: what must be in it, and what must not."""
+"""Train step and decode as the TPU's own compiler makes them: what must be in them, and what must not."""
 
 import math
 import re
@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import pytest
 
-from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run
-from jax_sft.planning.programs import lower, mesh_of, train_program
+from jax_sft.config import DataConfig, EvaluationConfig, ModelConfig, ParallelismConfig, Run
+from jax_sft.planning.programs import Program, decode_program, lower, mesh_of, train_program
 from jax_sft.planning.topologies import parse_topology
 
 LAYERS, HIDDEN, VOCAB, LENGTH, ROWS = 3, 256, 4096, 2560, 4
@@ -30,26 +30,31 @@ RUN = Run(
 )
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?\S+ = (.*?) ([a-z][\w\-]*)\(")
 
-Program = list[tuple[str, list[tuple[int, ...]]]]
+Instructions = list[tuple[str, list[tuple[int, ...]]]]
 """(operation, shapes of its results) of every instruction."""
 
 
-@pytest.fixture(scope="module")
-def text(libtpu: Any) -> str:
-    """The program compiled for four v5e chips."""
-    topology = parse_topology("v5e:4")
-    program = train_program(RUN, topology, LENGTH, 2)
-    lowered = lower(program, mesh_of(program, libtpu(topology)))
+V5E = parse_topology("v5e:4")
+
+
+def compiled_for(program: Program, devices: list[Any]) -> Any:
+    lowered = lower(program, mesh_of(program, devices))
     # Programs for devices that are not here cannot be read back from JAX's cache.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        return str(lowered.compile().as_text())
+        return lowered.compile()
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
 
 
 @pytest.fixture(scope="module")
-def compiled(text: str) -> Program:
+def text(libtpu: Any) -> str:
+    """The train step compiled for four v5e chips."""
+    return str(compiled_for(train_program(RUN, V5E, LENGTH, 2), libtpu(V5E)).as_text())
+
+
+@pytest.fixture(scope="module")
+def compiled(text: str) -> Instructions:
     found = (INSTRUCTION.match(line) for line in text.splitlines())
     return [(match[2], shapes(match[1])) for match in found if match]
 
@@ -61,11 +66,11 @@ def shapes(result: str) -> list[tuple[int, ...]]:
     ]
 
 
-def of(compiled: Program, kind: str) -> list[tuple[int, ...]]:
+def of(compiled: Instructions, kind: str) -> list[tuple[int, ...]]:
     return [shape for operation, all_shapes in compiled if operation.startswith(kind) for shape in all_shapes]
 
 
-def test_attention_is_the_splash_kernel(text: str, compiled: Program) -> None:
+def test_attention_is_the_splash_kernel(text: str, compiled: Instructions) -> None:
     """Forward, again in the backward pass, dq, and dk with dv."""
     assert sum(operation == "custom-call" for operation, _ in compiled) >= 4
     assert "splash_mha_dkv" in text
@@ -73,7 +78,7 @@ def test_attention_is_the_splash_kernel(text: str, compiled: Program) -> None:
     assert not scores, "no array holds all pairs of tokens"
 
 
-def test_no_array_holds_all_logits(compiled: Program) -> None:
+def test_no_array_holds_all_logits(compiled: Instructions) -> None:
     whole = LENGTH * VOCAB
     with_vocabulary = [shape for _, each in compiled for shape in each if VOCAB in shape]
     assert with_vocabulary
@@ -81,7 +86,7 @@ def test_no_array_holds_all_logits(compiled: Program) -> None:
 
 
 def test_weights_are_gathered_a_layer_at_a_time_and_by_gathering(
-    compiled: Program,
+    compiled: Instructions,
 ) -> None:
     gathered = of(compiled, "all-gather")
     assert any(math.prod(shape) == HIDDEN * RUN.model.mlp_size for shape in gathered)
@@ -90,3 +95,13 @@ def test_weights_are_gathered_a_layer_at_a_time_and_by_gathering(
     assert len(reduced) <= 1, (
         "the head's gradient is summed by an all-reduce, the head itself gathered by none"
     )
+
+
+def test_decoding_holds_the_cache_once(libtpu: Any) -> None:
+    """No copy of it in another layout, at the edges of the loop or inside."""
+    evaluation = EvaluationConfig(slots=64, context=4096, chunk=8)
+    decode = compiled_for(decode_program(RUN, V5E, evaluation), libtpu(V5E))
+    cache = 2 * LAYERS * 64 * 4096 * 2 * 128 * 2 // V5E.devices
+    memory = decode.memory_analysis()
+    assert memory.argument_size_in_bytes > cache
+    assert memory.temp_size_in_bytes < cache / 4
