@@ -1,7 +1,7 @@
 """Training on this machine's CPU: our step beside torch + transformers on the same rows and the same model.
 
     make bench-train
-    python benchmarks/train.py --beside PYTHON_WITH_TRANSFORMERS --rounds 3
+    python benchmarks/train.py --beside PYTHON_WITH_TRANSFORMERS --tunix PYTHON_WITH_TUNIX --kinds equal
 
 A Qwen3 of 3.4 M parameters (4 layers, width 256, 8/4 heads of 32, MLP 768, vocabulary 512), float32, AdamW,
 as many threads as there are cores. `equal`: 16 rows of 512 tokens, all of them targets: the same work for
@@ -9,6 +9,7 @@ both. `spread`: 256 rows whose lengths are spread as the paper's (log-normal, si
 512); ours packs them into rows of 512, torch takes 16 rows at a time, padded to the longest of all, as the
 original pads. `sorted`: torch pads to the longest of each 16, the rows sorted by length. Tokens per second
 are of rows, without padding; the best of the rounds, which alternate. Each runs in a process of its own.
+Tunix (its own trainer, full fine-tuning) takes part in `equal` only.
 """
 
 import argparse
@@ -113,6 +114,48 @@ def theirs(kind: str) -> float:
     return min(seconds[1:])
 
 
+def tunix(kind: str) -> float:
+    """Seconds of a step of Tunix's trainer, the best of some: the time between batches that it asks for."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+    from tunix.models.qwen3.model import ModelConfig, Qwen3
+    from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
+
+    config = ModelConfig(
+        num_layers=SHAPE["num_layers"],
+        vocab_size=SHAPE["vocab_size"],
+        embed_dim=SHAPE["hidden_size"],
+        hidden_dim=SHAPE["mlp_size"],
+        num_heads=SHAPE["num_heads"],
+        head_dim=SHAPE["head_dim"],
+        num_kv_heads=SHAPE["num_kv_heads"],
+        rope_theta=1_000_000,
+        norm_eps=1e-6,
+    )
+    rows = np.stack(rows_of(kind))
+    asked = []
+
+    def batches() -> Any:
+        while True:
+            asked.append(time.perf_counter())
+            yield TrainingInput(input_tokens=rows, input_mask=np.ones_like(rows, bool))
+
+    def model_input(batch: Any) -> dict[str, Any]:
+        positions = jnp.broadcast_to(jnp.arange(LENGTH), rows.shape)
+        causal = jnp.broadcast_to(jnp.tril(jnp.ones((LENGTH, LENGTH), bool)), (len(rows), LENGTH, LENGTH))
+        tokens, mask = batch.input_tokens, batch.input_mask
+        return {"input_tokens": tokens, "input_mask": mask, "positions": positions, "attention_mask": causal}
+
+    training = TrainingConfig(eval_every_n_steps=10**6, max_steps=2 * STEPS + 2)
+    trainer = PeftTrainer(Qwen3(config, rngs=nnx.Rngs(0)), optax.adamw(5e-5), training)
+    trainer.with_gen_model_input_fn(model_input).train(batches())
+    jax.effects_barrier()
+    # It asks a few steps ahead; once those are under way, as often as steps end.
+    return float(np.diff(asked)[-STEPS:].min())
+
+
 def _padded(rows: list[np.ndarray], longest: int) -> tuple[Any, Any, Any]:
     """Ids, attention mask (None where nothing is padded, which is faster) and labels."""
     import torch
@@ -141,22 +184,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--beside", default="", help="a Python with torch and transformers")
+    parser.add_argument("--tunix", default="", help="a Python with google-tunix")
+    parser.add_argument("--kinds", nargs="+", default=["equal", "spread", "sorted"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.worker:
-        print(json.dumps({"ours": ours, "theirs": theirs}[flags.worker[0]](flags.worker[1])))
+        who, kind = flags.worker
+        print(json.dumps({"ours": ours, "torch": theirs, "tunix": tunix}[who](kind)))
         return
-    for kind in ("equal", "spread", "sorted"):
+    for kind in flags.kinds:
+        pythons = {"ours": sys.executable, "torch": flags.beside}
+        pythons |= {"tunix": flags.tunix} if kind == "equal" else {}
         tokens = sum(map(len, rows_of(kind)))
         best: dict[str, float] = {}
         for _ in range(flags.rounds):
-            for who, python in (("ours", sys.executable), ("theirs", flags.beside)):
+            for who, python in pythons.items():
                 if python:
                     best[who] = min(measured(python, who, kind), best.get(who, float("inf")))
-        told = ", ".join(f"{who} {tokens / seconds:,.0f} tokens/s" for who, seconds in best.items())
-        ratio = f"  {best['theirs'] / best['ours']:.2f} x" if "theirs" in best else ""
-        print(f"{kind:8}{told}{ratio}", flush=True)
+        for who, seconds in best.items():
+            print(
+                f"{kind:8}{who:8}{tokens / seconds:8,.0f} tokens/s{seconds / best['ours']:8.2f} x", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from jax_sft.flags import (
     parse_run_flags,
     print_help,
 )
+from jax_sft.memory import limit_arenas
 from jax_sft.planning.options import PlanOptions
 from jax_sft.studies import load_study, validate
 
@@ -216,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     show = "--traceback" in args
     _name_the_platform()
+    limit_arenas()
     try:
         return _dispatch([arg for arg in args if arg != "--traceback"])
     except KeyboardInterrupt:

@@ -10,6 +10,8 @@
 | full           | the layer's input                                  |
 
 The attention kernel's results are named in it, so that `save_attention` spares its second run on TPU.
+`offload` wants one packed row a device and micro-batch: with more, the compiler copies all that lies on the
+host, layer by layer.
 """
 
 from collections.abc import Callable

@@ -153,6 +153,8 @@ def candidates(run: Run, work_of: WorkOf, topology: Topology) -> list[Candidate]
             if rows not in works:
                 works[rows] = work_of(replace(run, data=replace(run.data, rows_per_micro_batch=rows)))
             for remat in KEEPS:
+                if remat == "offload" and rows > ways:
+                    continue  # several rows a device are compiled to copies within the host's memory
                 seconds = estimate_seconds(run, works[rows], topology, mesh, rows, remat)
                 memory = estimate_memory(run, mesh, rows * max(lengths), remat)
                 found.append(Candidate(remat, rows, mesh, seconds, memory))
