@@ -14,7 +14,7 @@ import argparse
 
 import jax
 
-from jax_sft.config import DataConfig, Remat, Run, SnapshotConfig
+from jax_sft.config import DataConfig, OptimizerMemory, Remat, Run, SnapshotConfig
 from jax_sft.models.families import PRESETS
 from jax_sft.planning.compiling import compile_facts
 from jax_sft.planning.costing import Settings, TrainPlan
@@ -27,10 +27,12 @@ GIB = 2**30
 BATCH, ROW_LENGTH, EXAMPLES = 256, 20_480, 4
 
 
-def step(model: str, remat: Remat, topology: Topology, row_length: int) -> None:
-    """One line: peak, state, all-gathers and all-reduces of one micro-batch."""
+def step(
+    model: str, remat: Remat, optimizer_memory: OptimizerMemory, topology: Topology, row_length: int
+) -> None:
+    """One line: peak, all-gathers and all-reduces of one micro-batch."""
     data = DataConfig(rows_per_micro_batch=topology.devices)
-    run = Run(model=PRESETS[model], remat=remat, data=data)
+    run = Run(model=PRESETS[model], remat=remat, optimizer_memory=optimizer_memory, data=data)
     program = train_program(run, topology, row_length, 4)
     facts = compile_facts(program)
     told = f"| {model}, {remat} | {facts.peak / GIB:.1f} |"
@@ -78,6 +80,7 @@ def main() -> None:
     one = kinds.add_parser("step")
     one.add_argument("--model", default="qwen3-14b", choices=PRESETS)
     one.add_argument("--remat", nargs="+", default=["full"])
+    one.add_argument("--optimizer-memory", default="device", choices=("device", "host"))
     one.add_argument("--chips", default="v5p:64")
     one.add_argument("--row-length", type=int, default=16_384)
     many = kinds.add_parser("table")
@@ -89,7 +92,8 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     if flags.kind == "step":
         for remat in flags.remat:
-            step(flags.model, remat, parse_topology(flags.chips), flags.row_length)
+            topology = parse_topology(flags.chips)
+            step(flags.model, remat, flags.optimizer_memory, topology, flags.row_length)
         return
     for model in flags.models:
         for chips in flags.chips:

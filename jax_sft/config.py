@@ -10,6 +10,7 @@ from typing import Literal
 
 Option = bool | int | float | str
 Remat = Literal["none", "minimal", "save_qkv", "save_attention", "offload", "full"]
+OptimizerMemory = Literal["device", "host"]
 ParamDtype = Literal["float32", "bfloat16"]
 Group = Literal["in_domain", "reasoning", "general", "safety"]
 GROUPS: tuple[Group, ...] = ("in_domain", "reasoning", "general", "safety")
@@ -197,7 +198,7 @@ class Run:
     """Negative log-likelihood of targets, or that times their probability (DFT, arXiv 2508.05629)."""
     remat: Remat = "none"
     """What the backward pass recomputes of a layer, from nothing to all (models/remat.py)."""
-    optimizer_memory: Literal["device", "host"] = "device"
+    optimizer_memory: OptimizerMemory = "device"
     """Where Adam's moments lie between updates; `host` frees device memory for two copies a step."""
     model: ModelConfig = field(default_factory=ModelConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
