@@ -83,6 +83,7 @@ class Store:
                 try:
                     self._join()
                 finally:
+                    self._thread.shutdown()
                     self._manager.close()
         except JaxSftError:
             if error is None:
