@@ -93,11 +93,12 @@ def collective_bytes(plan: RunPlan, kind: str) -> float:
 
 
 def settings_text(plan: RunPlan) -> str:
-    """Rematerialisation, rows of a micro-batch and mesh in a few words."""
+    """Rematerialisation, rows of a micro-batch, mesh and where the moments lie, in a few words."""
     assert plan.train is not None
     run, mesh = plan.run, plan.train.mesh
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.items() if size > 1) or "one device"
-    return f"remat {run.remat}, {run.data.rows_per_micro_batch} rows, {axes}"
+    host = ", moments on the host" if run.optimizer_memory == "host" else ""
+    return f"remat {run.remat}, {run.data.rows_per_micro_batch} rows, {axes}{host}"
 
 
 def _span(numbers: tuple[float, float]) -> str:

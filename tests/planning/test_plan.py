@@ -32,7 +32,7 @@ def planned(root: Path) -> list[dict[str, Any]]:
 def test_a_plan_has_a_line_for_every_run_and_slice(
     compiler: FakeCompiler, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeping = replace(RUN, name="keeping", remat="none")
+    keeping = replace(RUN, name="keeping", remat="none", optimizer_memory="host")
     path = write_plan(study(tmp_path, RUN, keeping), [RUN, keeping], OPTIONS)
     small, large, too_big, fits = planned(tmp_path)
     assert [(each["run"], each["chips"]) for each in (small, large, too_big, fits)] == [
@@ -46,7 +46,7 @@ def test_a_plan_has_a_line_for_every_run_and_slice(
     assert "v5e:4: 1 run takes" in told
     assert "data not at hand" in told
     page = path.read_text()
-    for text in ("keeping", "v5p-16", "<svg", "remat full, 8 rows, fsdp 4", "completions"):
+    for text in ("keeping", "v5p-16", "<svg", "remat full, 8 rows, fsdp 4", "moments on the host"):
         assert text in page
 
 
