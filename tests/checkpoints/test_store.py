@@ -82,6 +82,28 @@ def test_a_state_moves_to_other_shardings(run_folder: Path) -> None:
     assert_same(loaded, tree(3))
 
 
+def test_a_state_goes_from_eight_devices_to_four_to_two(tmp_path: Path) -> None:
+    state = tree(7)
+    for number, devices in enumerate((8, 4, 2)):
+        mesh = jax.make_mesh((devices,), ("a",), devices=jax.devices()[:devices])
+        spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        shardings = {"layers": {"kernel": spec}, "scale": whole}
+        with state_store(tmp_path) as store:
+            if number:
+                target = jax.tree.map(
+                    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+                    state,
+                    shardings,
+                )
+                state = store.load(number, target)
+            else:
+                state = jax.device_put(state, shardings)
+            assert len(state["layers"]["kernel"].sharding.device_set) == devices
+            store.save(number + 1, state)
+    assert_same(state, tree(7))
+
+
 def test_snapshots_are_rounded_once_and_widen_again(tmp_path: Path) -> None:
     with snapshot_store(tmp_path) as store:
         for step in (0, 10, 25):
