@@ -179,6 +179,8 @@ def _all_fields() -> list[str]:
 
 def _suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    nearness = [difflib.SequenceMatcher(a=each, b=name).ratio() for each in close]
+    close = [each for each, near in zip(close, nearness, strict=True) if near > 0.8 * nearness[0]]
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
