@@ -1,4 +1,4 @@
-"""AdamW with warm-up and a schedule, as one Optax chain that takes its learning rate from outside."""
+"""AdamW with warm-up and a schedule: clipping and an Optax chain that takes its learning rate from outside."""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,8 @@ def learning_rate(config: OptimizerConfig, step: jax.Array, total_steps: int) ->
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip by global norm, Adam moments, decoupled weight decay; the caller multiplies by -learning rate."""
+    """Adam moments, decoupled weight decay; the caller clips before and multiplies by -learning rate after."""
     return optax.chain(
-        _clip(config),
         optax.scale_by_adam(
             b1=config.beta1,
             b2=config.beta2,
@@ -39,10 +38,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def clipped(gradients: optax.Updates, config: OptimizerConfig) -> optax.Updates:
-    """Gradients scaled down to the global norm that is allowed."""
-    clip = _clip(config)
-    return clip.update(gradients, clip.init(gradients))[0]
-
-
-def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
-    return optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
+    """Gradients scaled down to the global norm that is allowed; 0 allows all."""
+    if config.clip_norm == 0:
+        return gradients
+    return optax.clip_by_global_norm(config.clip_norm).update(gradients, optax.EmptyState())[0]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_sft.config import OptimizerConfig, replace
+from jax_sft.config import OptimizerConfig
 from jax_sft.models.decoder import LAYERS, Params
 from jax_sft.training.optimizer import clipped, make_optimizer
 
@@ -28,7 +28,7 @@ def update(
     With `on_host` the moments lie in the host's memory, before and after. The device then holds those of one
     layer at a time.
     """
-    optimizer = make_optimizer(replace(config, clip_norm=0.0))
+    optimizer = make_optimizer(config)
 
     def part(params: Params, gradients: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
         directions, after = optimizer.update(gradients, opt_state, params)

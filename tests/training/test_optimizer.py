@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jax_sft.config import OptimizerConfig
-from jax_sft.training.optimizer import learning_rate, make_optimizer
+from jax_sft.training.optimizer import clipped, learning_rate, make_optimizer
 
 
 def rates(config: OptimizerConfig, total_steps: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_update_is_adamw_of_optax(clip_norm: float) -> None:
             name: size * jax.random.normal(key, params[name].shape)
             for name, key in zip("ab", keys, strict=True)
         }
-        directions, state = ours.update(gradients, state, params)
+        directions, state = ours.update(clipped(gradients, config), state, params)
         rate = learning_rate(config, jnp.asarray(step), 8)
         params = jax.tree.map(lambda p, d, rate=rate: p - rate * d, params, directions)
         updates, want_state = want_optimizer.update(gradients, want_state, want)
