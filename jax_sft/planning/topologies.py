@@ -10,6 +10,7 @@ Slice shapes, wrap-around links and `megacore` follow MaxText's accelerator_to_s
 4x4x4 slice is compiled as if its rings were open.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -140,17 +141,28 @@ class Topology:
     def ring_bandwidth(self, group: int) -> float:
         """Bytes a second a device can receive in a collective over `group` devices of one slice.
 
-        Such a group lies along as few dimensions as hold it; each gives both directions of its link when it
-        is a ring, one when it is open. The optimistic side of what a real placement gives.
+        A group that fills closed dimensions of the torus has both directions of each of them. Any other that
+        reaches over several is strung up to one ring, part of one dimension is a line: so the compiler names
+        its algorithms. The optimistic side of what a real placement gives.
         """
         per_link = self.chip.ici_bandwidth / (4 * self.chip.dimensions)
-        chips, total = group / self.chip.devices, 0.0
-        dimensions = zip(self.shape, self.wrap, strict=False)
-        for size, closed in sorted(dimensions, key=lambda each: -each[0]):
-            if size > 1 and (chips > 1 or not total):
-                total += per_link * (2 if closed and chips >= size else 1)
-                chips /= size
-        return (total or self.chip.ici_bandwidth) / self.chip.devices
+        chips = group / self.chip.devices
+        if chips <= 1:
+            return self.chip.ici_bandwidth / self.chip.devices
+        longest = max(self.shape)
+        filled = self._filled(chips)
+        if filled is None:
+            links = 1 if chips < longest and longest % chips == 0 else 2
+        else:
+            closed = all(self.wrap[dimension] for dimension in filled)
+            links = 2 * len(filled) if closed else min(len(filled), 2)
+        return links * per_link / self.chip.devices
+
+    def _filled(self, chips: float) -> tuple[int, ...] | None:
+        """The fewest dimensions that `chips` chips fill, or None if they fill none."""
+        long = [dimension for dimension, size in enumerate(self.shape) if size > 1]
+        sets = (each for n in range(1, len(long) + 1) for each in itertools.combinations(long, n))
+        return next((each for each in sets if math.prod(self.shape[d] for d in each) == chips), None)
 
 
 def parse_topology(text: str) -> Topology:

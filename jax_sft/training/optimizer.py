@@ -1,4 +1,4 @@
-"""AdamW with warm-up and a schedule: clipping and an Optax chain that takes its learning rate from outside."""
+"""AdamW with warm-up and a schedule: clipping, and an Optax chain whose learning rate comes from outside."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def learning_rate(config: OptimizerConfig, step: jax.Array, total_steps: int) ->
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Adam moments, decoupled weight decay; the caller clips before and multiplies by -learning rate after."""
+    """Adam moments, decoupled weight decay; the caller clips before, multiplies by -learning rate after."""
     return optax.chain(
         optax.scale_by_adam(
             b1=config.beta1,

@@ -4,12 +4,12 @@ import math
 import re
 from typing import Any
 
-import jax
 import pytest
 
 from jax_sft.config import DataConfig, EvaluationConfig, ModelConfig, ParallelismConfig, Run
 from jax_sft.planning.programs import Program, decode_program, lower, mesh_of, train_program
 from jax_sft.planning.topologies import parse_topology
+from tests.planning.compiler import compile_lowered
 
 LAYERS, HIDDEN, VOCAB, LENGTH, ROWS = 3, 256, 4096, 2560, 4
 RUN = Run(
@@ -37,20 +37,14 @@ Instructions = list[tuple[str, list[tuple[int, ...]]]]
 V5E = parse_topology("v5e:4")
 
 
-def compiled_for(program: Program, devices: list[Any]) -> Any:
-    lowered = lower(program, mesh_of(program, devices))
-    # Programs for devices that are not here cannot be read back from JAX's cache.
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        return lowered.compile()
-    finally:
-        jax.config.update("jax_enable_compilation_cache", True)
+def compile_program(program: Program, devices: list[Any]) -> Any:
+    return compile_lowered(lower(program, mesh_of(program, devices)))
 
 
 @pytest.fixture(scope="module")
 def text(libtpu: Any) -> str:
     """The train step compiled for four v5e chips."""
-    return str(compiled_for(train_program(RUN, V5E, LENGTH, 2), libtpu(V5E)).as_text())
+    return str(compile_program(train_program(RUN, V5E, LENGTH, 2), libtpu(V5E)).as_text())
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +94,7 @@ def test_weights_are_gathered_a_layer_at_a_time_and_by_gathering(
 def test_decoding_holds_the_cache_once(libtpu: Any) -> None:
     """No copy of it in another layout, at the edges of the loop or inside."""
     evaluation = EvaluationConfig(slots=64, context=4096, chunk=8)
-    decode = compiled_for(decode_program(RUN, V5E, evaluation), libtpu(V5E))
+    decode = compile_program(decode_program(RUN, V5E, evaluation), libtpu(V5E))
     cache = 2 * LAYERS * 64 * 4096 * 2 * 128 * 2 // V5E.devices
     memory = decode.memory_analysis()
     assert memory.argument_size_in_bytes > cache

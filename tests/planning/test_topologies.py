@@ -1,14 +1,20 @@
 """Slices of TPUs: names, descriptions for the compiler, and what a device receives over their links."""
 
+import re
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import ParallelismConfig
 from jax_sft.errors import UsageError
 from jax_sft.planning.topologies import CHIPS, GIB, SHAPES, parse_topology
 from jax_sft.sharding import make_generation_mesh, make_mesh
+from tests.planning.compiler import compile_lowered
 
 
 @pytest.mark.parametrize(
@@ -61,17 +67,37 @@ def test_every_known_slice_is_described() -> None:
             assert 14 * GIB < topology.hbm_bytes < 100 * GIB
 
 
-def test_links_of_all_dimensions_a_group_spans_work_for_it() -> None:
+def test_a_group_has_the_links_of_the_dimensions_it_fills() -> None:
     torus = parse_topology("v5p:64")
     link = 100e9
     assert torus.ring_bandwidth(64) == 6 * link
     assert torus.ring_bandwidth(16) == 4 * link
     assert torus.ring_bandwidth(4) == 2 * link
     assert torus.ring_bandwidth(2) == link, "half a ring is a line"
+    assert torus.ring_bandwidth(32) == torus.ring_bandwidth(8) == 2 * link, "one ring through half the torus"
     mesh = parse_topology("v6e:32")
-    assert mesh.ring_bandwidth(32) == 2 * link, "no ring is closed"
-    assert mesh.ring_bandwidth(8) == link
+    assert mesh.ring_bandwidth(32) == mesh.ring_bandwidth(16) == 2 * link
+    assert mesh.ring_bandwidth(8) == mesh.ring_bandwidth(4) == link
+    assert parse_topology("v5p:16").ring_bandwidth(16) == 2 * link, "no dimension is closed"
     assert parse_topology("tpu7x:64").ring_bandwidth(128) == 6 * link / 2, "two devices share a chip's links"
+    assert parse_topology("tpu7x:64").ring_bandwidth(2) == 1200e9 / 2, "within a chip"
+
+
+@pytest.mark.parametrize("group", [4, 16, 32, 64])
+def test_the_compiler_gathers_over_as_many_dimensions(libtpu: Any, group: int) -> None:
+    """Its gather is named by them: over two for 16 of 4x4x4 chips, over one for the ring through 32."""
+    torus = parse_topology("v5p:64")
+    mesh = make_mesh(ParallelismConfig(replica=64 // group, fsdp=group), libtpu(torus))
+    gather = jax.shard_map(
+        lambda x: jax.lax.all_gather(x, "fsdp", tiled=True),
+        mesh=mesh,
+        in_specs=P("fsdp"),
+        out_specs=P(),
+        check_vma=False,
+    )
+    x = jax.ShapeDtypeStruct((4096, 1024), jnp.float32, sharding=NamedSharding(mesh, P("fsdp")))
+    named = re.findall(r'"emitter":"(\d)DAllGather', compile_lowered(jax.jit(gather).lower(x)).as_text())
+    assert named == [str(round(torus.ring_bandwidth(group) / torus.ring_bandwidth(4)))]
 
 
 @pytest.mark.parametrize(
