@@ -9,8 +9,8 @@ from jax_sft.config import Run, Study
 from jax_sft.layout import run_folder
 from jax_sft.models.decoder import init_params
 from jax_sft.models.export import write_huggingface
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 
 
 def export_snapshot(study: Study, run: Run, step: int, target: str) -> None:

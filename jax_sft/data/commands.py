@@ -11,8 +11,8 @@ from jax_sft.data.loader import BatchPlan
 from jax_sft.data.prepared import prepared_folder, prepared_rows
 from jax_sft.data.sources import load_rows
 from jax_sft.data.transforms import parse_knobs, transform
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 
 _SUGGESTED = 4
 _CANDIDATES = 64

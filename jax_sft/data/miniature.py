@@ -20,7 +20,7 @@ from typing import Any
 
 from jax_sft.data.countdown import countdown_rows, in_test_split
 from jax_sft.errors import UsageError
-from jax_sft.tokens.tokenizer import MINIATURE
+from jax_sft.tokens.loading import MINIATURE
 from jax_sft.tokens.training import train_tokenizer
 
 Question = tuple[bool, str, str]  # whether it is held out for the test, the prompt, the response

@@ -25,9 +25,10 @@ from jax_sft.layout import run_folder, unit_folder
 from jax_sft.models.decoder import Params
 from jax_sft.sharding import make_generation_mesh
 from jax_sft.studies import run_from_json
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
+from jax_sft.tokens.tokenizer import Tokenizer
 
 Prompts = dict[str, tuple[int, ...]]
 """Tokens of each item's prompt, by item id."""

@@ -13,8 +13,8 @@ from jax_sft.data.prepared import run_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.benchmarks.base import load_items
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

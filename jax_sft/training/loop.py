@@ -11,8 +11,8 @@ from jax_sft.data.loader import BatchPlan, iterate
 from jax_sft.data.prepared import run_rows
 from jax_sft.errors import UsageError
 from jax_sft.sharding import check_batch, make_mesh
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import ChatTemplate, load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 from jax_sft.training.exports import Exports
 from jax_sft.training.metrics import GradientsNotFinite, Reporter
 from jax_sft.training.preemption import Preemption

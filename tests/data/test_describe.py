@@ -8,8 +8,8 @@ from jax_sft.config import TokensConfig
 from jax_sft.data.describe import answer_kind, describe_set, length_histogram, lines_of, write_page
 from jax_sft.data.sources import Row
 from jax_sft.errors import UsageError
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 
 TOKENS = TokensConfig(template="chatml")
 TOKENIZER = load_tokenizer(TOKENS)

@@ -16,7 +16,7 @@ from jax_sft.data.miniature import (
     sample_texts,
 )
 from jax_sft.errors import UsageError
-from jax_sft.tokens.tokenizer import read_tokenizer
+from jax_sft.tokens.loading import read_tokenizer
 from jax_sft.tokens.training import train_tokenizer
 
 ROWS = base_rows(12_000, 0)

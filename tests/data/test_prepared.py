@@ -12,8 +12,8 @@ from jax_sft.data.loader import BatchPlan, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows, run_rows, training_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 
 TOKENS = TokensConfig(template="chatml")
 TOKENIZER = load_tokenizer(TOKENS)

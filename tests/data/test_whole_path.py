@@ -9,8 +9,8 @@ from jax_sft.data.builders import build
 from jax_sft.data.loader import BatchPlan, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows
 from jax_sft.data.sources import Row, load_rows
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 
 TOKENS = TokensConfig()
 TOKENIZER = load_tokenizer(TOKENS)

@@ -22,9 +22,9 @@ from jax_sft.evaluation.benchmarks.base import load_items
 from jax_sft.evaluation.sweep import Sweep, sweep
 from jax_sft.generation.engine import Engine, Request
 from jax_sft.sharding import make_mesh
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 from tests.evaluation.tiny import (
     BENCHMARKS,
     COMPLETIONS,

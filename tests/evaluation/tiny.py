@@ -20,7 +20,7 @@ from jax_sft.config import (
     replace,
 )
 from jax_sft.models.decoder import Params
-from jax_sft.tokens.tokenizer import load_tokenizer
+from jax_sft.tokens.loading import load_tokenizer
 
 MODEL = ModelConfig(
     vocab_size=load_tokenizer(TokensConfig()).vocab_size,

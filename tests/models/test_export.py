@@ -16,8 +16,8 @@ from jax_sft.models.export import write_huggingface
 from jax_sft.models.families import model_config_from_huggingface
 from jax_sft.models.pretrained import load_pretrained
 from jax_sft.models.safetensors import SafetensorsFolder
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 from tests.random_models import random_config, write_model
 
 TOKENS = TokensConfig(template="chatml")

@@ -16,9 +16,9 @@ from jax_sft.models.decoder import forward_rows, forward_token, logits
 from jax_sft.models.export import write_huggingface
 from jax_sft.models.kv_cache import LayerCache
 from jax_sft.models.pretrained import load_pretrained
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import stop_ids
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer
 from tests.oracle.test_logits import our_logits, their_logits
 from tests.random_models import TOKENS_BT, random_config, write_model
 

@@ -11,9 +11,10 @@ import pytest
 import transformers
 
 from jax_sft.config import TokensConfig
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
+from jax_sft.tokens.tokenizer import Tokenizer
 from tests.conversations import conversations
 
 pytestmark = pytest.mark.oracle

@@ -9,9 +9,10 @@ import pytest
 import transformers
 
 from jax_sft.config import TokensConfig
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, render_row
 from jax_sft.tokens.templates import BUILT_IN, ChatTemplate, load_template
-from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
+from jax_sft.tokens.tokenizer import Tokenizer
 from tests.conversations import conversations, responses
 
 pytestmark = pytest.mark.oracle

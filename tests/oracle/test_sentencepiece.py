@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from jax_sft.tokens.tokenizer import read_tokenizer
+from jax_sft.tokens.loading import read_tokenizer
 from tests.conversations import conversations
 
 pytestmark = pytest.mark.oracle

@@ -7,9 +7,10 @@ import pytest
 
 from jax_sft.config import TokensConfig
 from jax_sft.errors import UsageError
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import end_id, render_prompt, render_row, stop_ids
 from jax_sft.tokens.templates import BUILT_IN, ChatTemplate, load_template
-from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
+from jax_sft.tokens.tokenizer import Tokenizer
 from tests.conversations import conversations, responses
 
 pytestmark = pytest.mark.short

@@ -8,9 +8,9 @@ import pytest
 
 from jax_sft.config import TokensConfig
 from jax_sft.errors import UsageError
+from jax_sft.tokens.loading import load_tokenizer, read_tokenizer
 from jax_sft.tokens.rendering import render_prompt
 from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import load_tokenizer, read_tokenizer
 
 pytestmark = pytest.mark.short
 

@@ -8,8 +8,9 @@ import pytest
 
 from jax_sft.config import TokensConfig
 from jax_sft.errors import UsageError
+from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import BUILT_IN, ChatTemplate, load_template
-from jax_sft.tokens.tokenizer import Tokenizer, load_tokenizer
+from jax_sft.tokens.tokenizer import Tokenizer
 from tests.conversations import conversations
 
 pytestmark = pytest.mark.short

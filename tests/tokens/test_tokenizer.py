@@ -7,7 +7,8 @@ import pytest
 
 from jax_sft.config import TokensConfig
 from jax_sft.errors import UsageError
-from jax_sft.tokens.tokenizer import MINIATURE, Tokenizer, load_tokenizer, read_tokenizer
+from jax_sft.tokens.loading import MINIATURE, load_tokenizer, read_tokenizer
+from jax_sft.tokens.tokenizer import Tokenizer
 from jax_sft.tokens.training import train_tokenizer
 from tests.conversations import conversations
 
