@@ -43,10 +43,18 @@ def step(
     print(told, flush=True)
 
 
-def table(model: str, topology: Topology, most: int, hbm_share: float) -> None:
+def table(
+    model: str, optimizer_memory: OptimizerMemory, topology: Topology, most: int, hbm_share: float
+) -> None:
     """One line: the settings with the least bound that fit."""
-    data = DataConfig(rows=20_480, batch_size=BATCH * EXAMPLES, row_length=ROW_LENGTH)
-    run = Run(name=model, model=PRESETS[model], remat="full", data=data, snapshots=SnapshotConfig("last"))
+    run = Run(
+        name=model,
+        model=PRESETS[model],
+        remat="full",
+        optimizer_memory=optimizer_memory,
+        data=DataConfig(rows=20_480, batch_size=BATCH * EXAMPLES, row_length=ROW_LENGTH),
+        snapshots=SnapshotConfig("last"),
+    )
 
     def work_of(changed: Run) -> Workload:
         return workload(changed, None, 0, ROW_LENGTH // EXAMPLES)
@@ -80,7 +88,6 @@ def main() -> None:
     one = kinds.add_parser("step")
     one.add_argument("--model", default="qwen3-14b", choices=PRESETS)
     one.add_argument("--remat", nargs="+", default=["full"])
-    one.add_argument("--optimizer-memory", default="device", choices=("device", "host"))
     one.add_argument("--chips", default="v5p:64")
     one.add_argument("--row-length", type=int, default=16_384)
     many = kinds.add_parser("table")
@@ -88,6 +95,8 @@ def main() -> None:
     many.add_argument("--chips", nargs="+", default=["v5p:64"])
     many.add_argument("--most", type=int, default=3, help="settings compiled for each line")
     many.add_argument("--hbm-share", type=float, default=0.92)
+    for each in (one, many):
+        each.add_argument("--optimizer-memory", default="device", choices=("device", "host"))
     flags = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     if flags.kind == "step":
@@ -97,7 +106,7 @@ def main() -> None:
         return
     for model in flags.models:
         for chips in flags.chips:
-            table(model, parse_topology(chips), flags.most, flags.hbm_share)
+            table(model, flags.optimizer_memory, parse_topology(chips), flags.most, flags.hbm_share)
 
 
 if __name__ == "__main__":
