@@ -37,7 +37,7 @@ def read_json(path: epath.PathLike) -> Any:
         return json.loads(epath.Path(path).read_text())
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise UsageError(f"{path}: not JSON: {error}") from None
 
 

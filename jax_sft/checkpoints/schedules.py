@@ -36,6 +36,10 @@ def snapshot_steps(
         step = _single(where, piece, total_steps, steps_per_epoch)
         _check(where, step, total_steps)
         steps.add(step)
+    if not steps:
+        raise UsageError(
+            f"snapshots.{field}: `{schedule}` names no step of a run of {total_steps}; add `last`"
+        )
     return sorted(steps)
 
 

@@ -14,6 +14,9 @@ from jax_sft.tokens.rendering import stop_ids
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
 
+_LAST = "config.json"
+"""The file that says that the others are there."""
+
 
 def write_huggingface(
     folder: epath.PathLike,
@@ -26,7 +29,8 @@ def write_huggingface(
 ) -> None:
     """Write bf16 safetensors, config.json, tokenizer, chat template and generation_config.json.
 
-    The folder appears whole or not at all. Importing it gives bf16 parameters back bit for bit.
+    The folder appears whole or not at all; in a bucket, where files move one by one, config.json comes last.
+    What an interrupted export left is cleared away. Importing it gives bf16 parameters back bit for bit.
 
     Args:
         folder: must not exist, or be empty.
@@ -42,6 +46,9 @@ def write_huggingface(
             tokens than the embedding table rows.
     """
     target = epath.Path(folder)
+    scratch = _scratch(target)
+    if scratch.exists():
+        _clear(target)
     if target.exists() and (not target.is_dir() or any(True for _ in target.iterdir())):
         raise UsageError(f"{target}: already there; export into a new folder")
     page = family_of(config, family)
@@ -50,9 +57,6 @@ def write_huggingface(
     tokens = {"eos_token_id": list(stops) if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.pad_id}
     if "bos_token" in tokenizer.named_tokens:
         tokens["bos_token_id"] = tokenizer.token_id(tokenizer.named_tokens["bos_token"])
-    scratch = target.parent / f".{target.name}.partial"
-    if scratch.exists():
-        scratch.rmtree()
     scratch.mkdir(parents=True)
     try:
         tensors = Tensors(page.table(config), config, params)
@@ -62,10 +66,37 @@ def write_huggingface(
         files.write_json(scratch / "generation_config.json", {"do_sample": False, **tokens})
         if target.exists():
             target.rmdir()
-        scratch.rename(target)
+        if _in_bucket(target):
+            target.mkdir(exist_ok=True)
+            for path in sorted(scratch.iterdir(), key=lambda path: path.name == _LAST):
+                path.rename(target / path.name)
+        else:
+            scratch.rename(target)
     finally:
-        if scratch.exists():
-            scratch.rmtree()
+        _clear(target)
+
+
+def is_exported(folder: epath.PathLike) -> bool:
+    """Whether the folder holds a whole export."""
+    return (epath.Path(folder) / _LAST).exists()
+
+
+def _scratch(target: epath.Path) -> epath.Path:
+    """Where an export is made before it is moved to `target`."""
+    return target.parent / f".{target.name}.partial"
+
+
+def _clear(target: epath.Path) -> None:
+    """Remove what an export left that was interrupted, before or while it was moved."""
+    scratch = _scratch(target)
+    if scratch.exists():
+        scratch.rmtree()
+        if _in_bucket(target) and target.exists() and not is_exported(target):
+            target.rmtree()
+
+
+def _in_bucket(target: epath.Path) -> bool:
+    return "://" in str(target)
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:

@@ -3,18 +3,23 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import jax
+import orbax.checkpoint as ocp
 from etils import epath
 from rich.console import Console
 
 from jax_sft.errors import JaxSftError
+from jax_sft.models.export import is_exported
 
 _NOT_PASSED = ("XLA_FLAGS", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """What makes a process part of this job."""
+_LONGEST = 7 * 24 * 3600
+"""Seconds that the other processes wait for process 0 to export; JAX ends a job whose processes do not end
+within minutes of one another."""
 
 
 class Exports:
@@ -24,10 +29,10 @@ class Exports:
     context ends the export under way.
     """
 
-    def __init__(self, folder: epath.Path, steps: Iterable[int], console: Console) -> None:
-        self._folder, self._console = folder, console
+    def __init__(self, folder: epath.Path, steps: Sequence[int], console: Console) -> None:
+        self._folder, self._console, self._any = folder, console, bool(steps)
         chosen = steps if jax.process_index() == 0 else ()
-        self._waiting = sorted(step for step in chosen if not self._target(step).exists())
+        self._waiting = sorted(step for step in chosen if not is_exported(self._target(step)))
         self._running: tuple[int, subprocess.Popen[str]] | None = None
         self._failed: list[str] = []
 
@@ -51,10 +56,18 @@ class Exports:
             self._running = step, _export(self._folder, step, self._target(step))
 
     def finish(self, last: int) -> None:
-        """Make all that are left, up to step `last`; JaxSftError naming each that failed."""
-        while self._running or self._waiting:
-            self._collect()
-            self.start(last + 1)
+        """Make all that are left, up to step `last`; JaxSftError naming each that failed.
+
+        Every process calls it, and all return when process 0 has made them.
+        """
+        try:
+            while self._running or self._waiting:
+                self._collect()
+                self.start(last + 1)
+        finally:
+            if self._any and jax.process_count() > 1:
+                everyone = set(range(jax.process_count()))
+                ocp.multihost.sync_global_processes("exports", timeout=_LONGEST, processes=everyone)
         if self._failed:
             raise JaxSftError("; ".join(self._failed))
 

@@ -69,6 +69,9 @@ def train(study: Study, run: Run) -> None:
             f"{run.name}: told to end; state saved at step {stopped}, the same command goes on from it"
         )
         raise SystemExit(0)
+    if preemption.noticed:
+        console.print(f"{run.name}: told to end; the run is done, nothing more is started")
+        raise SystemExit(0)
 
 
 def prepare(study: Study, run: Run) -> tuple[ChatTemplate, BatchPlan]:
@@ -130,19 +133,23 @@ def take_steps(
         state, metrics = step_function(state, place_batch(batch, mesh))
         trace.after(batch.step + 1, metrics)
         done = batch.step + 1
+        due = saves.due(done)
         try:
             reporter.started(batch, metrics)
+            if due:
+                reporter.flush()
         except GradientsNotFinite:
             reporter.flush()
             saves.save_state(done, state)
             raise
-        if saves.due(done):
-            reporter.flush()
+        if due:
             saves.save(done, state)
             exports.start(before=done)
         saves.check()
-        if preemption.stop_after(done):
-            reporter.flush()
-            saves.save_state(done, state)
+        if preemption.stop_now():
+            try:
+                reporter.flush()
+            finally:
+                saves.save_state(done, state)
             return done
     return None

@@ -47,7 +47,7 @@ class Reporter:
         self._log: MetricsLog | None = None
         if jax.process_index() == 0:
             self._log = MetricsLog(folder, start_step)
-            self._throughput = Throughput(run, folder, self._log.seconds)
+            self._throughput = Throughput(run, folder, self._log.productive_seconds)
         self._progress = TrainProgress(run.name, total_steps, start_step, console)
         self._pending: tuple[Batch, Metrics] | None = None
         self._skipped, self._skips_in_a_row = skipped, 0
@@ -135,8 +135,8 @@ class MetricsLog:
     def __init__(self, folder: epath.Path, start_step: int) -> None:
         self.path = folder / "metrics.jsonl"
         self._lines = [line for line in _earlier_lines(self.path) if line["step"] <= start_step]
-        self.seconds = sum(line.get("seconds", 0.0) for line in self._lines)
-        """That the steps took which are there already."""
+        self.productive_seconds = sum(line.get("productive_seconds", 0.0) for line in self._lines)
+        """Of the steps that are there already."""
         write_jsonl(self.path, self._lines)
         self._file: IO[Any] | None = None
         self._board: SummaryWriter | None = None

@@ -1,11 +1,16 @@
 """Notice of the machine being taken away (SIGTERM): the state is saved before the process ends."""
 
+import itertools
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
+
+_ASKED = itertools.count(1)
+"""How often this process has asked JAX: it agrees on such a number to stop at, and never on one that is past.
+Steps would not do: a resumed run begins with a higher one, the next run of a study at one again."""
 
 
 class Preemption:
@@ -30,11 +35,16 @@ class Preemption:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
-    def stop_after(self, step: int) -> bool:
-        """Whether training ends with `step`; every process asks after every step."""
+    @property
+    def noticed(self) -> bool:
+        """Whether this process was told to end; known at once only to a process that is alone."""
+        return self._noticed
+
+    def stop_now(self) -> bool:
+        """Whether training ends with the step just started; every process asks after every step."""
         if jax.process_count() == 1:
             return self._noticed
-        return multihost_utils.reached_preemption_sync_point(step)
+        return multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -30,7 +30,7 @@ FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "snapshots", "trac
 def write_identity(
     study: Study, run: Run, plan: BatchPlan, template: ChatTemplate, steps: list[int]
 ) -> epath.Path:
-    """Write study.json and run.json, or refuse a folder that was made with another configuration."""
+    """Write study.json and run.json, or refuse a folder with saves of another configuration."""
     folder = run_folder(study, run.name)
     identity: dict[str, Any] = {
         "study": study.name,
@@ -44,7 +44,7 @@ def write_identity(
         "versions": {name: version(name) for name in LIBRARIES},
     }
     path = folder / "run.json"
-    if path.exists():
+    if path.exists() and _has_saves(folder):
         old = read_json(path)
         # Through the dataclass, so that fields added since have their defaults.
         old["run"] = run_to_json(run_from_json(old["run"], str(path)))
@@ -54,6 +54,12 @@ def write_identity(
         write_json(path, identity)
         write_json(study_folder(study) / "study.json", {"study": study_to_json(study)})
     return folder
+
+
+def _has_saves(folder: epath.Path) -> bool:
+    """Whether training came so far that something was saved."""
+    kinds = [folder / kind for kind in ("snapshots", "state")]
+    return any(path.name.isdecimal() for kind in kinds if kind.exists() for path in kind.iterdir())
 
 
 def _refuse_another(folder: epath.Path, old: dict[str, Any], new: dict[str, Any]) -> None:

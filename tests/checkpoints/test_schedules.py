@@ -47,6 +47,7 @@ def test_schedules(schedule: str, total: int, per_epoch: float, steps: list[int]
         ("10,,20", "`` is not understood"),
         ("", "`` is not understood"),
         ("²", "`²` is not understood"),
+        ("every 641", "`every 641` names no step of a run of 640"),
     ],
 )
 def test_errors_name_the_piece(schedule: str, message: str) -> None:

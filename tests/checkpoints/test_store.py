@@ -151,12 +151,20 @@ def spoil_the_list(save: Path) -> None:
     (save / "files.json").write_text("{")
 
 
+def spoil_the_text(save: Path) -> None:
+    """One bit, which leaves no text."""
+    data = bytearray((save / "files.json").read_bytes())
+    data[2] ^= 0x80
+    (save / "files.json").write_bytes(data)
+
+
 DAMAGES = [
     (flip_a_byte, "has changed since it was saved"),
     (cut_a_file, "has changed since it was saved"),
     (remove_a_file, "is missing"),
     (remove_half, "files.json is missing, so the save is incomplete"),
     (spoil_the_list, "files.json has changed since it was saved"),
+    (spoil_the_text, "files.json has changed since it was saved"),
 ]
 
 

@@ -8,6 +8,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from etils import epath
 
 from jax_sft.config import ModelConfig, TokensConfig
 from jax_sft.errors import UsageError
@@ -96,6 +97,28 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="No space"):
         write(tmp_path / "export", config, params)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_in_a_bucket_what_was_half_moved_is_no_export_and_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, params = random_params(tmp_path, 0)
+    monkeypatch.setattr(export, "_in_bucket", lambda target: True)
+    half = tmp_path / "export"
+    for folder in (half, tmp_path / ".export.partial"):
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+    assert not export.is_exported(half)
+    moved: list[str] = []
+    rename = type(epath.Path(tmp_path)).rename
+    monkeypatch.setattr(
+        type(epath.Path(tmp_path)), "rename", lambda path, to: (moved.append(path.name), rename(path, to))[1]
+    )
+    write(half, config, params)
+    assert export.is_exported(half)
+    assert moved[-1] == "config.json"
+    assert (half / "model.safetensors").stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "source"]
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from jax_sft.checkpoints.store import state_store
 from jax_sft.config import Run
 from jax_sft.distributed import HEARTBEAT_SECONDS, join_processes
 from jax_sft.errors import UsageError
+from jax_sft.models.export import is_exported
 from jax_sft.sharding import make_mesh
 from jax_sft.training.loop import train
 from jax_sft.training.step import abstract_state
-from tests.training.tiny import LONG, SHORT, start_process, study
+from tests.training.tiny import EXPORTING, LONG, SHORT, start_process, study
 
 
 def start_two(root: Path, run: Run = SHORT) -> list[subprocess.Popen]:
@@ -91,15 +92,16 @@ def test_two_processes_go_on_where_one_stopped(one: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_killed_processes_go_on_like_one(one: Path, tmp_path: Path) -> None:
-    processes = start_two(tmp_path)
+    processes = start_two(tmp_path, EXPORTING)
     wait_for_step(tmp_path, 5, processes)
     for process in processes:
         process.kill()
         process.communicate()
     assert len(lines(tmp_path)) < 8
-    for process in start_two(tmp_path):
+    for process in start_two(tmp_path, EXPORTING):
         told = process.communicate()[1]
         assert process.returncode == 0, told
+    assert is_exported(run_folder(tmp_path) / "exports" / "8"), "process 1 waited for process 0"
     assert_same_run(tmp_path, one)
 
 
@@ -113,6 +115,15 @@ def test_when_one_process_is_told_to_end_both_save_the_same_state(tmp_path: Path
     stopped = max(int(path.name) for path in (run_folder(tmp_path, LONG) / "state").iterdir())
     assert 3 <= stopped < 80
     assert f"state saved at step {stopped}" in " ".join(told[0].split())
+    # Told again before its first step: the steps of a resumed run begin with a higher number.
+    processes = start_two(tmp_path, LONG)
+    assert processes[0].stderr is not None
+    assert any("going on from step" in line for line in processes[0].stderr)
+    processes[1].terminate()
+    told = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    again = max(int(path.name) for path in (run_folder(tmp_path, LONG) / "state").iterdir())
+    assert stopped < again < 80
 
 
 @pytest.mark.slow

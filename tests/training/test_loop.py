@@ -1,9 +1,11 @@
 """Whole runs: what they write, how they go on after trouble, and what they refuse."""
 
 import json
+import os
 import re
 import resource
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +89,9 @@ def test_what_a_run_writes(finished: Path) -> None:
     assert line["skipped"] == 0
     assert line["tflops_per_second"] > 0
     assert 0 < line["goodput"] < 1
+    seconds = [(each["productive_seconds"], each["seconds"]) for each in metrics(finished)]
+    assert seconds[0][0] == 0, "the first step compiles"
+    assert all(productive == whole for productive, whole in seconds[1:])
     state = final_state(finished)
     snapshot = load_snapshot(folder(finished), LAST, jax.eval_shape(to_snapshot, state.params))
     assert_same(snapshot, to_snapshot(state.params))
@@ -198,6 +203,13 @@ def test_what_cannot_work_is_refused_before_training(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (folder(tmp_path) / "metrics.jsonl").exists()
+
+
+def test_a_run_that_saved_nothing_may_be_configured_anew(tmp_path: Path) -> None:
+    with pytest.raises(JaxSftError, match=r"run missing, which is not trained yet"):
+        train(*study(tmp_path, init="run:missing"))
+    train(*study(tmp_path, epochs=0.25, snapshots=SnapshotConfig("last")))
+    assert metrics(tmp_path)
 
 
 def test_no_room_for_what_will_be_saved_is_told_before_training(
@@ -336,6 +348,25 @@ def test_ten_skipped_steps_in_a_row_stop_training_with_the_state_saved(
     assert "going on from step 14" in capfd.readouterr().err
     assert [line["step"] for line in metrics(tmp_path)] == list(range(1, LAST + 1))
     assert metrics(tmp_path)[-1]["skipped"] == 12
+
+
+def test_the_tenth_skipped_step_may_be_one_that_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "place_batch", spoil(set(range(1, 99))))
+    with pytest.raises(JaxSftError, match=r"the last is step 10; the state is saved"):
+        train(*study(tmp_path, snapshots=SnapshotConfig("last", state_every=10)))
+    assert [path.name for path in (folder(tmp_path) / "state").iterdir()] == ["10"]
+
+
+def test_a_notice_that_comes_when_the_run_is_done_ends_the_program(
+    again: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop.Exports, "finish", lambda self, last: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        train(*study(again))
+    assert ended.value.code == 0
+    assert "told to end; the run is done" in capfd.readouterr().err.replace("\n", " ")
 
 
 def child(init: str, **changes: Any) -> tuple[Run, Run]:

@@ -35,6 +35,14 @@ def test_lines_of_steps_that_are_redone_are_dropped(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["loss"] == 2.5
 
 
+def test_productive_seconds_are_those_of_the_lines_that_stay(tmp_path: Path) -> None:
+    seconds = (0.0, 1.5, 2.0, 4.0)
+    write(tmp_path, 0, *(line(step) | {"productive_seconds": each} for step, each in enumerate(seconds, 1)))
+    log = MetricsLog(epath.Path(tmp_path), 3)
+    log.close()
+    assert log.productive_seconds == 3.5
+
+
 def test_lines_are_there_before_the_log_is_closed(tmp_path: Path) -> None:
     log = MetricsLog(epath.Path(tmp_path), 0)
     log.write(line(1))

@@ -55,7 +55,9 @@ SHORT = replace(
 """8 steps of a smaller model, for processes that wait for each other a lot."""
 LONG = replace(SHORT, name="long", epochs=20)
 """80 steps of it, so that a notice has time to travel from process to process."""
-RUNS = {run.name: run for run in (RUN, SHORT, LONG)}
+EXPORTING = replace(SHORT, snapshots=replace(SHORT.snapshots, export="last"))
+"""SHORT, with its last snapshot written for others."""
+RUNS = {"tiny": RUN, "short": SHORT, "long": LONG, "exporting": EXPORTING}
 
 
 def study(root: Path | str, *runs: Run, **changes: Any) -> tuple[Study, Run]:
@@ -92,7 +94,8 @@ def start_process(
             "JAX_NUM_PROCESSES": str(processes),
             "JAX_PROCESS_ID": str(index),
         }
-    command = [sys.executable, "-m", "tests.training.tiny", str(root), run.name]
+    label = next(name for name, each in RUNS.items() if each == run)
+    command = [sys.executable, "-m", "tests.training.tiny", str(root), label]
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
