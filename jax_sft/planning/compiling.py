@@ -81,13 +81,17 @@ def compile_facts(
     if "error" in answer:
         kind = UsageError if answer["exit_code"] == UsageError.exit_code else JaxSftError
         raise kind(f"{program.topology.label}: {answer['error']}")
-    return _facts(answer)
+    return _facts(answer, program)
 
 
-def _facts(answer: dict[str, Any]) -> Facts:
+def _facts(answer: dict[str, Any], program: Program) -> Facts:
+    memory = answer["memory"]
+    if answer["fits"]:
+        # A peak with what is offloaded in it may be more than a device has, but was found room for.
+        memory = memory | {"peak": min(memory["peak"], program.topology.hbm_bytes)}
     return Facts(
         fits=answer["fits"],
-        memory=answer["memory"],
+        memory=memory,
         cost=Cost.from_json(answer["cost"]) if answer["fits"] else None,
         seconds=answer["lower_seconds"] + answer["compile_seconds"],
         cached=answer["cached"],

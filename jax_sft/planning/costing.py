@@ -75,6 +75,7 @@ class TrainPlan:
     facts: dict[int, Facts]
     """By row length."""
     rooflines: dict[int, Roofline]
+    """By row length; empty unless all were compiled."""
     fits: bool
     model_flops: float
 
@@ -189,14 +190,13 @@ def plan_training(run: Run, work: Workload, topology: Topology, settings: Settin
         length: compile_facts(train_program(run, topology, length, most), settings.cache, settings.timeout)
         for length, (_, most) in work.micro_batches.items()
     }
-    rooflines = {
-        length: _train_roofline(run, work, topology, mesh, length, each)
-        for length, each in facts.items()
-        if each.cost is not None
-    }
-    fits = len(rooflines) == len(facts) and all(
-        each.peak <= settings.hbm_share * topology.hbm_bytes for each in facts.values()
-    )
+    rooflines = {}
+    if all(each.cost is not None for each in facts.values()):
+        rooflines = {
+            length: _train_roofline(run, work, topology, mesh, length, each) for length, each in facts.items()
+        }
+    limit = settings.hbm_share * topology.hbm_bytes
+    fits = bool(rooflines) and all(each.peak <= limit for each in facts.values())
     flops = model_flops(run.model, work.tokens, work.targets, work.pairs, frozen=run.lora.rank > 0)
     return TrainPlan(run, topology, mesh, work, facts, rooflines, fits, flops)
 

@@ -80,7 +80,8 @@ def roofline(cost: Cost, topology: Topology, kernel_flops: Mapping[str, float]) 
             dcn += received
         else:
             ici += received
-            ici_seconds += received / topology.ring_bandwidth(key.group)
+            hops = topology.hops(key.group) if key.kind == "all-to-all" else 1.0
+            ici_seconds += hops * received / topology.ring_bandwidth(key.group)
     return Roofline(
         flops=cost.flops,
         kernel_flops=kernels,
@@ -103,8 +104,6 @@ def received_bytes(key: Traffic, size: float) -> float:
         return size
     if key.kind == "all-reduce":
         return 2 * others * size
-    if key.kind == "all-to-all":
-        return others * size / 4  # each byte travels a quarter of a closed ring
     return others * size
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Remat, Run, replace
-from jax_sft.errors import JaxSftError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.models.flops import model_size
 from jax_sft.models.splash import block_size
 from jax_sft.planning.costing import Settings, TrainPlan, plan_training
@@ -65,12 +65,17 @@ def search(
     """The plan with the least `middle` time among those that fit, and what was tried, in words.
 
     At most `most` candidates that fit are compiled, and about twice as many that do not, or fail to compile.
-    None when nothing that was tried fits.
+    None when nothing that was tried fits; UsageError when the shapes allow no mesh.
     """
     limit = settings.hbm_share * topology.hbm_bytes
     tries = _Tries(limit)
     best: TrainPlan | None = None
     waiting = candidates(run, work_of, topology)
+    if not waiting:
+        raise UsageError(
+            f"{topology.label}: no mesh of {topology.devices} devices divides rows of {run.data.row_length} "
+            f"tokens, hidden_size {run.model.hidden_size} and {run.model.num_kv_heads} kv heads"
+        )
     while waiting and tries.fitting < most and len(tries.told) - tries.fitting < 2 * most + 2:
         candidate = waiting[0] if best is not None else tries.likely(waiting)
         waiting.remove(candidate)
@@ -103,10 +108,12 @@ class _Tries:
     """How many times the estimate each policy really needs."""
 
     def note(self, candidate: Candidate, plan: TrainPlan) -> None:
-        """Learn from a compiled candidate."""
-        self.needs[candidate.remat] = plan.widest.peak / candidate.memory
+        """Learn from a compiled candidate, but not from an offloading one's peak: it may be the host's."""
         self.told.append(_outcome(candidate, plan))
         self.fitting += plan.fits
+        if candidate.remat == "offload" and not plan.fits:
+            return
+        self.needs[candidate.remat] = plan.widest.peak / candidate.memory
         if not plan.fits:
             self.too_big.append(candidate)
 
@@ -165,10 +172,17 @@ def meshes(model: ModelConfig, data: DataConfig, topology: Topology) -> Iterator
     """The ways to split a slice's devices that model and rows allow; slices hold copies.
 
     libtpu cannot be told that the ends of several slices are linked: a gather over all of such a slice is
-    compiled to an all-reduce. Two copies in each slice keep it a gather, of half the slice.
+    compiled to an all-reduce. Two copies in each slice keep it a gather, of half the slice. A slice whose
+    chips are no power of two may also hold as many copies as their odd part says.
     """
-    copies = topology.slices * (2 if topology.slices > 1 and any(topology.wrap) else 1)
-    devices = topology.devices // copies
+    least = topology.slices * (2 if topology.slices > 1 and any(topology.wrap) else 1)
+    devices = topology.devices // least
+    for more in sorted({1, devices // (devices & -devices)}):
+        yield from _meshes(model, data, least * more, devices // more)
+
+
+def _meshes(model: ModelConfig, data: DataConfig, copies: int, devices: int) -> Iterator[ParallelismConfig]:
+    """The ways to split the devices of each of so many copies of the model."""
     powers = [2**exponent for exponent in range(devices.bit_length())]
     lengths = data.row_lengths or (data.row_length,)
     for tensor, sequence in itertools.product(powers, powers):

@@ -125,13 +125,15 @@ def notes(plan: StudyPlan) -> list[str]:
         for each in plan.runs
     ]
     for topology in plan.topologies:
-        planned = [each for each in plan.on(topology) if each.train is not None and each.train.rooflines]
+        planned = [each for each in plan.on(topology) if each.fits]
+        left_out = [each.run.name for each in plan.on(topology) if not each.fits]
         if planned:
             low, high = (sum(each.chip_hours()[end] for each in planned) for end in (0, 1))
             price = planned[0].price
             cost = f", ${_span((low * price, high * price))}" if price else ""
             runs = "1 run takes" if len(planned) == 1 else f"{len(planned)} runs take"
-            lines.append(f"{topology.label}: {runs} {_span((low, high))} chip-hours{cost}")
+            rest = f"; without what does not fit or has no plan: {', '.join(left_out)}" if left_out else ""
+            lines.append(f"{topology.label}: {runs} {_span((low, high))} chip-hours{cost}{rest}")
     if any(each.train is not None and each.train.work.assumed for each in plan.runs):
         lines.append("data not at hand: rows and their lengths are assumed (--rows, --row-tokens)")
     if plan.sweep.unknown:

@@ -158,6 +158,14 @@ class Topology:
             links = 2 * len(filled) if closed else min(len(filled), 2)
         return links * per_link / self.chip.devices
 
+    def hops(self, group: int) -> float:
+        """Links that a byte takes on the mean from one of `group` devices to another, along their rings."""
+        filled = self._filled(group / self.chip.devices)
+        if filled is None:
+            return max(1.0, group / 4)
+        lengths = ((self.shape[dimension], self.wrap[dimension]) for dimension in filled)
+        return max(1.0, sum(size / (4 if closed else 3) for size, closed in lengths))
+
     def _filled(self, chips: float) -> tuple[int, ...] | None:
         """The fewest dimensions that `chips` chips fill, or None if they fill none."""
         long = [dimension for dimension, size in enumerate(self.shape) if size > 1]

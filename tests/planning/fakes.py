@@ -39,6 +39,7 @@ class FakeCompiler:
     def __init__(self, gib_of: dict[str, float] | None = None) -> None:
         """`gib_of` gives the peak by rematerialisation policy, 4 GiB where it does not."""
         self.gib_of = gib_of or {}
+        self.gib_of_length: dict[int, float] = {}
         self.asked: list[Program] = []
 
     def __call__(self, program: Program, cache: Path | None, timeout: float) -> Facts:
@@ -46,6 +47,7 @@ class FakeCompiler:
         self.asked.append(program)
         state = {"parameters": GIB, "optimizer": 2.0 * GIB}
         peak = (self.gib_of.get(program.run.remat, 4.0) if program.kind == "train" else 4.0) * GIB
+        peak = self.gib_of_length.get(program.run.data.row_length, peak / GIB) * GIB
         if peak > program.topology.hbm_bytes:
             return Facts(False, {**state, "needed": peak, "available": 0.0}, None, 1.0, False)
         again = 6.0 - KEEPS.index(program.run.remat)

@@ -1,6 +1,7 @@
 """The plan of a study: its numbers, its page, its files, and how it fails."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from jax_sft.cli import main
 from jax_sft.config import replace
 from jax_sft.errors import UsageError
 from jax_sft.files import write_json
+from jax_sft.planning.costing import RunPlan, Settings, plan_training
 from jax_sft.planning.options import PlanOptions
 from jax_sft.planning.plan import write_plan
+from jax_sft.planning.tables import COLUMNS, row
+from jax_sft.planning.topologies import parse_topology
+from jax_sft.planning.workload import Workload
 from jax_sft.studies import study_to_json
 from tests.planning.fakes import RUN, FakeCompiler, study
 
@@ -43,7 +48,8 @@ def test_a_plan_has_a_line_for_every_run_and_slice(
     ]
     assert [each["fits"] for each in (small, large, too_big, fits)] == [True, True, False, True]
     told = capsys.readouterr().out
-    assert "v5e:4: 1 run takes" in told
+    assert re.search(r"v5e:4: 1 run takes .* chip-hours, \$.*; without what does not fit .*: keeping", told)
+    assert "v5p:8: 2 runs take" in told
     assert "data not at hand" in told
     page = path.read_text()
     for text in ("keeping", "v5p-16", "<svg", "remat full, 8 rows, fsdp 4", "moments on the host"):
@@ -63,6 +69,17 @@ def test_hours_and_dollars_are_steps_times_their_bound(compiler: FakeCompiler, t
     assert plan["hours"][0] == pytest.approx(seconds / 3600)
     assert plan["chip_hours"][0] == pytest.approx(4 * seconds / 3600)
     assert plan["dollars"][0] == pytest.approx(1.2 * 4 * seconds / 3600)
+
+
+def test_of_several_row_lengths_one_may_be_too_big(compiler: FakeCompiler) -> None:
+    """Times of the others alone would be no mean."""
+    compiler.gib_of_length = {2048: 40.0}
+    topology = parse_topology("v5e:4")
+    steps = {1024: (2.0, 2), 2048: (1.0, 1)}
+    work = Workload(10, 3, steps, {1024: 0.5, 2048: 0.5}, tokens=1000.0, targets=100.0, pairs=5000.0)
+    plan = RunPlan(RUN, topology, train=plan_training(RUN, work, topology, Settings()))
+    cells = dict(zip(COLUMNS, row(plan), strict=True))
+    assert (cells["fits"], cells["peak"], cells["step"]) == ("NO", "40.0 GiB", "")
 
 
 def test_a_search_plans_the_best_it_finds(compiler: FakeCompiler, tmp_path: Path) -> None:

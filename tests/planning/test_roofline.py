@@ -53,12 +53,18 @@ def test_a_chip_of_two_devices_gives_each_half() -> None:
         ("all-gather", 75.0),
         ("reduce-scatter", 75.0),
         ("all-reduce", 150.0),
-        ("all-to-all", 18.75),
+        ("all-to-all", 75.0),
         ("collective-permute", 100.0),
     ],
 )
 def test_what_a_device_receives(kind: str, received: float) -> None:
     assert received_bytes(Traffic(kind, 4, False), 100.0) == received
+
+
+def test_in_an_exchange_a_byte_takes_several_links() -> None:
+    cost = Cost(collectives={Traffic("all-to-all", 64, False): (1.0, 64 * 600e9 / 63)})
+    assert roofline(cost, V5P, {}).ici_seconds == pytest.approx(3.0), "a quarter of each of three rings of 4"
+    assert roofline(cost, V5P, {}).ici_bytes == pytest.approx(600e9)
 
 
 def work(**changes: float) -> Workload:

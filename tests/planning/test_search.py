@@ -1,11 +1,12 @@
 """The search for the fastest settings that fit."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jax_sft.config import DataConfig, ModelConfig, replace
-from jax_sft.errors import JaxSftError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.planning import search as searching
 from jax_sft.planning.costing import Settings
 from jax_sft.planning.search import candidates, meshes, search
@@ -108,3 +109,30 @@ def test_copies_in_each_slice_keep_gathers_from_spanning_linked_slices() -> None
     assert {m.replica for m in meshes(MODEL, RUN.data, parse_topology("v5p:2x64"))} == {4}
     assert {m.replica for m in meshes(MODEL, RUN.data, parse_topology("v5p:2x32"))} == {2}
     assert {m.replica for m in meshes(MODEL, RUN.data, parse_topology("v5p:64"))} == {1}
+
+
+def test_chips_that_are_no_power_of_two_may_hold_copies() -> None:
+    found = list(meshes(MODEL, RUN.data, parse_topology("v5p:192")))
+    assert {m.replica for m in found} == {3}, "512 does not divide by 3"
+    assert all(m.replica * m.fsdp * m.sequence * m.tensor == 192 for m in found)
+    wide = replace(MODEL, hidden_size=768)
+    assert {m.replica for m in meshes(wide, RUN.data, parse_topology("v5p:192"))} == {1, 3}
+
+
+def test_shapes_that_no_mesh_divides_are_told() -> None:
+    with pytest.raises(UsageError, match=r"v5e:4: no mesh of 4 devices divides .* hidden_size 511"):
+        search(
+            replace(RUN, model=replace(MODEL, hidden_size=511, num_kv_heads=3)), work_of, V5E, Settings(), 3
+        )
+
+
+def test_a_rejected_offload_says_nothing_of_other_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its peak counts what lies on the host."""
+    tries = searching._Tries(limit=14e9)
+    mesh = next(iter(meshes(MODEL, RUN.data, V5E)))
+    offload, full = (searching.Candidate(remat, 4, mesh, 1.0, 9e9) for remat in ("offload", "full"))
+    plan: Any = SimpleNamespace(widest=SimpleNamespace(peak=15.7e9), fits=False)
+    tries.note(offload, plan)
+    assert not tries.hopeless(full)
+    tries.note(full, plan)
+    assert tries.hopeless(full)

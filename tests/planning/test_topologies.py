@@ -83,6 +83,12 @@ def test_a_group_has_the_links_of_the_dimensions_it_fills() -> None:
     assert parse_topology("tpu7x:64").ring_bandwidth(2) == 1200e9 / 2, "within a chip"
 
 
+def test_hops_are_a_quarter_of_each_ring() -> None:
+    torus = parse_topology("v5p:64")
+    assert [torus.hops(group) for group in (2, 4, 16, 32, 64)] == [1, 1, 2, 8, 3]
+    assert parse_topology("v6e:64").hops(64) == pytest.approx(16 / 3), "a third of a line"
+
+
 @pytest.mark.parametrize("group", [4, 16, 32, 64])
 def test_the_compiler_gathers_over_as_many_dimensions(libtpu: Any, group: int) -> None:
     """Its gather is named by them: over two for 16 of 4x4x4 chips, over one for the ring through 32."""
