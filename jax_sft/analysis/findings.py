@@ -123,7 +123,9 @@ def verdict(series: Series) -> tuple[str, str]:
     if series.final_is_real:
         if shape.final_gain > 0:
             return ("dip, then gain" if dipped else "gain"), "gain"
-        return ("dip, not recovered" if dipped else "loss"), "loss"
+        if dipped:
+            return ("dip, recovered, then loss" if shape.recovery_step else "dip, not recovered"), "loss"
+        return "loss", "loss"
     if dipped:
         return ("dip, recovered" if shape.recovery_step else "dip, back within noise"), "dip"
     return "no clear change", "flat"

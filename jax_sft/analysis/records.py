@@ -10,6 +10,7 @@ from jax_sft.config import GROUPS, BenchmarkConfig, Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import read_json, read_jsonl
 from jax_sft.layout import items_file, run_folder, unit_folder
+from jax_sft.studies import run_from_json
 
 ItemScores = dict[str, float]
 """Headline metric of each item, averaged over its samples, in the order of the items."""
@@ -158,7 +159,11 @@ def completions_of(study: Study, unit: Unit) -> list[dict[str, Any]]:
 
 def _load_run(study: Study, run: Run) -> RunRecord:
     folder = run_folder(study, run.name)
-    identity = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    path = folder / "run.json"
+    identity = read_json(path) if path.exists() else {}
+    if "run" in identity:
+        # As it was trained: with flags, which the study does not know.
+        run = run_from_json(identity["run"], str(path))
     lines = read_jsonl(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else iter(())
     units: dict[tuple[int, str], Unit] = {}
     names = {b.name for b in study.benchmarks}
@@ -168,9 +173,9 @@ def _load_run(study: Study, run: Run) -> RunRecord:
             continue
         step = int(step_folder.name)
         for unit in step_folder.iterdir():
-            path = unit / "scores.json"
-            if unit.name in names and path.exists():
-                units[step, unit.name] = Unit(run.name, step, unit.name, _read_scores(path))
+            scores = unit / "scores.json"
+            if unit.name in names and scores.exists():
+                units[step, unit.name] = Unit(run.name, step, unit.name, _read_scores(scores))
     return RunRecord(run, identity, list(lines), units)
 
 

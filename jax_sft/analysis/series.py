@@ -116,7 +116,7 @@ def base_unit(record: StudyRecord, run: RunRecord, benchmark: str) -> Unit | Non
     if parent is None:
         return None
     step = run.config.init.partition("@")[2]
-    last = parent.identity.get("total_steps") or max(parent.steps, default=0)
+    last = max(parent.identity.get("snapshot_steps") or parent.steps, default=0)
     return parent.units.get((int(step) if step.isdigit() else last, benchmark))
 
 

@@ -16,6 +16,8 @@ from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 Key = tuple[str, int]
 """(item, sample)"""
 FIELDS = ("item", "sample", "completion", "tokens", "finish")
+SAMPLING = "sampling.json"
+"""Beside the completions: the settings they were drawn with."""
 FLUSH_COUNT = 64
 FLUSH_SECONDS = 10.0
 
@@ -39,8 +41,8 @@ class CompletionsFile:
         self._waiting: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         self._number = 0
-        self._settings, self._settings_path = settings, folder / "sampling.json"
-        self._check_settings()
+        self._settings, self._settings_path = settings, folder / SAMPLING
+        check_settings(folder, settings)
         if self.path.exists():
             self._read_whole()
         if self._parts.exists():
@@ -80,16 +82,6 @@ class CompletionsFile:
             write_json(self._settings_path, self._settings)
         write_jsonl(path, rows)
 
-    def _check_settings(self) -> None:
-        """Completions drawn with different settings never meet in one file."""
-        stored = read_json(self._settings_path) if self._settings_path.exists() else self._settings
-        for name, value in self._settings.items():
-            if stored.get(name) != value:
-                raise UsageError(
-                    f"{self.path.parent}: was drawn with {name} {stored.get(name)}, now it is {value}; "
-                    "restore it, give the benchmark another name, or remove the folder"
-                )
-
     def _read_whole(self) -> None:
         """Rows of the final file; some are missing when the benchmark asks for more samples than it did."""
         for row in read_jsonl(self.path):
@@ -112,6 +104,21 @@ class CompletionsFile:
         if known:
             self._rows[row["item"], row["sample"]] = row
         return known
+
+
+def check_settings(folder: epath.Path, settings: dict[str, Any]) -> bool:
+    """Whether the unit's folder holds something drawn; UsageError when that was with other settings."""
+    path = folder / SAMPLING
+    if not path.exists():
+        return False
+    stored = read_json(path)
+    for name, value in settings.items():
+        if stored.get(name) != value:
+            raise UsageError(
+                f"{folder}: was drawn with {name} {stored.get(name)}, now it is {value}; "
+                "restore it, give the benchmark another name, or remove what was drawn of it"
+            )
+    return True
 
 
 def _readable(part: epath.Path) -> Iterator[dict[str, Any]]:

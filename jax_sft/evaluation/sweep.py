@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jax_sft.checkpoints.store import snapshot_store
 from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.evaluation.completions import CompletionsFile
+from jax_sft.evaluation.completions import CompletionsFile, check_settings
 from jax_sft.evaluation.results import find_benchmark, score, store_items
 from jax_sft.files import read_json
 from jax_sft.generation.engine import Completion, Engine, Request
@@ -80,6 +80,8 @@ class Sweep:
         self.console = console or Console(stderr=True, soft_wrap=True)
         self.engines: dict[EngineKey, Engine] = {}
         self.mesh = make_generation_mesh(study.evaluation.tensor)
+        for b in benchmarks:
+            self._check_drawn(b)
         self.asked = [(b, store_items(study, b)) for b in benchmarks]
 
     def plan(self, run: Run, steps: Sequence[int]) -> Work:
@@ -155,6 +157,14 @@ class Sweep:
             "seed": self.study.evaluation.seed,
             "compute_dtype": self.study.evaluation.compute_dtype,
         }
+
+    def _check_drawn(self, b: BenchmarkConfig) -> None:
+        """One curve holds completions of one kind: all are drawn with the settings of the first."""
+        for run in self.study.runs:
+            evals = run_folder(self.study, run.name) / "evals"
+            for step in sorted(evals.iterdir()) if evals.exists() else ():
+                if check_settings(step / b.name, self._settings(b)):
+                    return
 
     def _check_room(self, units: Sequence[_Unit]) -> None:
         """The longest prompt of every benchmark must leave room for its completion."""

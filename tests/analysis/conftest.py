@@ -12,6 +12,7 @@ import pytest
 from jax_sft.config import BenchmarkConfig, DataConfig, OptimizerConfig, Run, Study
 from jax_sft.files import write_json, write_jsonl
 from jax_sft.layout import items_file, run_folder, unit_folder
+from jax_sft.studies import run_to_json
 
 STEPS = (0, 5, 10, 20, 40, 80, 160, 320)
 ITEMS = 80
@@ -103,7 +104,7 @@ def write_training(study: Study, run: Run, total: int, snapshots: list[int], sta
     """run.json and metrics.jsonl of one run."""
     identity = {
         "study": study.name,
-        "run": {"name": run.name, "init": run.init, "seed": run.seed},
+        "run": run_to_json(run),
         "total_steps": total,
         "snapshot_steps": snapshots,
         "template_hash": "3f1c" * 16,

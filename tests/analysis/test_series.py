@@ -34,6 +34,27 @@ def test_shapes_of_the_made_up_study(kept_study: Study) -> None:
     assert verdict(one(series, "nocot", "general")) == ("no clear change", "flat")
 
 
+def test_a_run_is_described_as_it_was_trained(study: Study) -> None:
+    """Flags of the training differ from what the study says."""
+    path = run_folder(study, "cot") / "run.json"
+    identity = read_json(path)
+    identity["run"]["optimizer"]["learning_rate"] = 7e-6
+    write_json(path, identity)
+    record = load_study(study)
+    rates = {run.name: run.config.optimizer.learning_rate for run in record.runs}
+    assert (rates["cot"], rates["nocot"]) == (7e-6, 2e-4)
+
+
+def test_a_fall_after_the_recovery_is_said(kept_study: Study) -> None:
+    series = one(build_series(load_study(kept_study)), "cot", "reasoning")
+    assert series.shape is not None
+    fallen = replace(series, shape=replace(series.shape, final=series.shape.base - 0.08), final_high=-0.01)
+    assert fallen.final_is_real
+    assert verdict(fallen) == ("dip, recovered, then loss", "loss")
+    never = replace(fallen, shape=replace(fallen.shape, recovery_step=None))
+    assert verdict(never) == ("dip, not recovered", "loss")
+
+
 def test_group_is_the_mean_of_its_benchmarks(kept_study: Study) -> None:
     record = load_study(kept_study)
     group = one(build_series(record), "cot", "reasoning")

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,15 @@ def test_other_settings_under_the_same_name_are_refused(swept: Path) -> None:
     hotter: Sequence[BenchmarkConfig] = (replace(BENCHMARKS[2], temperature=0.5),)
     with pytest.raises(UsageError, match=r"countdown: was drawn with temperature 1.0, now it is 0.5"):
         sweep(study(swept, benchmarks=tuple(hotter)), ["first"])
+
+
+@pytest.mark.usefixtures("no_generation")
+def test_one_curve_is_not_drawn_with_two_settings(swept: Path) -> None:
+    """Nothing of the second run is there, but of the first."""
+    shutil.rmtree(swept / "tiny" / "second" / "evals")
+    hotter = (replace(BENCHMARKS[2], temperature=0.5),)
+    with pytest.raises(UsageError, match=r"first/evals/0/countdown: was drawn with temperature 1.0, now"):
+        sweep(study(swept, benchmarks=hotter), ["second"])
 
 
 def test_an_interrupted_sweep_keeps_what_it_drew(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
