@@ -13,12 +13,13 @@ _UNICODE = str.maketrans(
     | {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "＋": "+", "＊": "*"}
     | {"／": "/", "＝": "=", "（": "(", "）": ")", "[": "(", "]": ")", "{": "(", "}": ")", "$": " "}
 )
+_ARGUMENT = r"\s*(?:\{([^{}]*)\}|(\d))"  # of a LaTeX command: {…} with no braces within, or a single digit
 _LATEX = (
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(rf"\\[dt]?frac{_ARGUMENT}{_ARGUMENT}"), r"((\1\2)/(\3\4))"),
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\(?:left|right|[,;:! ]|quad)"), " "),
-    (re.compile(r"\\text\s*\{\s*\}"), " "),
+    (re.compile(r"\\text\s*\{([^{}]*)\}"), r" \1 "),
 )
 _TOKEN = re.compile(r"\s*(?:(\d+)|([-+*/()]))")
 
@@ -38,7 +39,10 @@ def parse_expression(text: str) -> Expression:
     Raises ValueError for anything else, for division by zero, and for text longer than LONGEST characters.
     """
     tokens = _tokenise(normalise(text))
-    value, position = _sum(tokens, 0)
+    try:
+        value, position = _sum(tokens, 0)
+    except RecursionError:
+        raise ValueError("brackets nested too deep") from None
     if position != len(tokens):
         raise ValueError(f"unexpected {tokens[position]!r}")
     numbers = tuple(int(token) for token in tokens if token.isdigit())
@@ -72,8 +76,11 @@ def normalise(text: str) -> str:
     """Plain ASCII operators and brackets for unicode and LaTeX forms; ValueError for a text too long."""
     if len(text) > LONGEST:
         raise ValueError(f"longer than {LONGEST} characters")
-    for pattern, plain in _LATEX:
-        text = pattern.sub(plain, text)
+    before = ""
+    while text != before:  # inner commands first: each pass takes away the innermost
+        before = text
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
     return text.translate(_UNICODE).strip().rstrip(".")
 
 

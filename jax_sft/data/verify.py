@@ -235,7 +235,9 @@ def _warm() -> None:
 @lru_cache(maxsize=1024)
 def _gold(answer: str) -> tuple[Any, ...]:
     final = answer.rsplit("####", 1)[-1].strip()
-    return tuple(_parse(final if re.search(r"\\boxed|\$", final) else f"$\\boxed{{{final}}}$"))
+    # A $ opens LaTeX, but \$ is the money sign.
+    is_latex = re.search(r"\\boxed|(?<!\\)\$", final)
+    return tuple(_parse(final if is_latex else f"$\\boxed{{{final}}}$"))
 
 
 def _parse(text: str) -> list[Any]:

@@ -107,6 +107,9 @@ def test_forms_of_a_right_answer(text: str) -> None:
         "1e3",
         "٣*2*6",
         "(" * 200 + "6" + ")" * 200,
+        "(" * LONGEST,
+        r"\frac823",
+        r"\text{6*6 apples}",
         "6" * 13,
         "the answer is (6-2)*(8+1)",
     ],
@@ -119,6 +122,23 @@ def test_fractions_on_the_way_are_exact() -> None:
     assert check_answer("8/(3-8/3)", [3, 3, 8, 8], 24)
     assert check_answer(r"\frac{8}{4} * 12", [4, 8, 12], 24)
     assert not check_answer("7/3", [7, 3], 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\frac{\frac{8}{2}}{2}+3",
+        r"\frac{8}{\dfrac{2\times 2}{1}}+3",
+        r"\frac{8}{2}/2+3",
+        r"\frac82/2+3",
+        r"\frac8{2}/2+3",
+        r"\text{8/2/2+3}",
+        r"\text{\frac{8}{2}/2+3 = 5}",
+    ],
+)
+def test_fractions_in_latex(text: str) -> None:
+    assert check_answer(text, [1, 2, 2, 3, 8], 5)
+    assert not check_answer(text, [1, 2, 3, 8], 5)
 
 
 def test_rules_of_the_miniature_game() -> None:

@@ -63,6 +63,12 @@ def test_a_bad_call_costs_itself_only() -> None:
         ("<think>\\boxed{7}</think>It is \\boxed{8}.", "8", "right"),
         ("<think>\\boxed{7}</think>I do not know.", "7", "unparsable"),
         ("The answer is 18.", "reasons\n#### 18", "right"),
+        ("\\boxed{\\$18.90}", "\\$18.90", "right"),
+        ("\\boxed{18.90}", "\\$18.90", "right"),
+        ("\\boxed{18.09}", "\\$18.90", "wrong"),
+        ("\\boxed{\\$36}", "\\$36", "right"),
+        ("\\boxed{\\$32,\\!348}", "\\$32,\\!348", "right"),
+        ("\\boxed{5}", "$\\$5$", "right"),
     ],
 )
 def test_judge(response: str, answer: str, verdict: str) -> None:

@@ -105,6 +105,21 @@ def test_math500(tmp_path: Path) -> None:
     assert accuracy("math500", item, "\\boxed{0.5} or rather \\boxed{2}") == (0, True)
     assert accuracy("math500", item, "<think>\\boxed{0.5}") == (0, False)
     assert accuracy("math500", item, "") == (0, False)
+    assert accuracy("math500", item, "It is $0.5$, \\boxed{ }") == (0, False)
+
+
+@pytest.mark.parametrize("space", [r"\,", r"\ ", r"\;", "~", "{,}", r",\!", ",", ""])
+def test_math500_reads_thousands_apart(space: str) -> None:
+    item = Item("x", user("?"), {"answer": "12000"})
+    assert accuracy("math500", item, f"So \\boxed{{12{space}000}}.") == (1, True)
+    assert accuracy("math500", item, f"So $12{space}000$.") == (1, True)
+    assert accuracy("math500", item, f"So \\boxed{{12{space}0000}}.") == (0, True)
+
+
+def test_math500_keeps_the_spaces_of_a_list() -> None:
+    item = Item("x", user("?"), {"answer": "(1,\\,200)"})
+    assert accuracy("math500", item, "\\boxed{(1, 200)}") == (1, True)
+    assert accuracy("math500", item, "\\boxed{1200}") == (0, True)
 
 
 def test_commonsenseqa(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def test_gsm8k_reference_solutions_score_one(shared_data: Path) -> None:
     items = load_items(BenchmarkConfig("g", "gsm8k", "reasoning"), str(shared_data))
     rows = list(read_jsonl(shared_data / "benchmarks" / "gsm8k_test.jsonl"))
     for item, row in zip(items, rows, strict=True):
-        assert kind.score(item, row["answer"], "stop").metrics["accuracy"] == 1, item.id
+        gold = item.reference["answer"]
+        for text in (row["answer"], gold, f"\\boxed{{{gold}}}", f"#### ${gold} dollars", f"so {gold}km"):
+            assert kind.score(item, text, "stop").metrics["accuracy"] == 1, (item.id, text)
 
 
 def test_math500_gold_answers_verify_and_others_do_not(shared_data: Path) -> None:

@@ -8,7 +8,7 @@ from math_verify import parse, verify
 
 from jax_sft.config import BenchmarkConfig
 from jax_sft.evaluation.benchmarks.base import Benchmark, Item, Verdict, column, source_file, user
-from jax_sft.evaluation.scoring.answers import last_boxed, visible
+from jax_sft.evaluation.scoring.answers import join_thousands, last_boxed, visible
 from jax_sft.files import read_jsonl
 
 REMEDY = "make it from math_splits/test.jsonl of github.com/openai/prm800k"
@@ -46,7 +46,7 @@ class Math500(Benchmark):
         boxed = last_boxed(text)
         found = _parse(text) if boxed is None else _parse_box(boxed)
         if not found:
-            return Verdict({"accuracy": 0.0}, answered=boxed is not None, answer=boxed or "")
+            return Verdict({"accuracy": 0.0}, answered=bool(boxed and boxed.strip()), answer=boxed or "")
         right = verify(list(_gold(item.reference["answer"])), found, timeout_seconds=None)
         return Verdict({"accuracy": float(right)}, answered=True, answer=boxed or str(found[-1]))
 
@@ -61,4 +61,5 @@ def _parse_box(answer: str) -> list[Any]:
 
 
 def _parse(text: str) -> list[Any]:
-    return list(parse(text, parsing_timeout=0))
+    # math-verify reads 12\,000 as 12 times 000.
+    return list(parse(join_thousands(text), parsing_timeout=0))

@@ -3,13 +3,38 @@
 import re
 from decimal import Decimal, InvalidOperation
 
+# A number as people write it, in group 1; units may follow at once. Exponents and indices (the 2 of m^2 or of
+# m^{2}) are passed over. Atomic, (?>…), so that a refused 12.5/2 is not read as 12, or as 1.
 _NUMBER = re.compile(
-    r"(?<![\w.,/])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d\w]|/\d)|(?<![\w.,/])[-−]?\$?\.\d+"
+    r"""
+    [\^_] (?: \{[^{}]*\} | [-−]?\w+ )
+    | (?<![\w.,/])                                      # not within a word (x2), a number or a fraction
+    (
+      (?> [-−]?\$? (?:\d{1,3}(?:,\d{3})+ | \d+) (?:\.\d+)? )
+      (?! [\d²³¼½¾] | /\d | [\^_]\{?[-−\w] )            # nor the start of one, or of a power, or 101_2
+      (?! [eE][-+]?\d | (?:st|nd|rd|th)\b )             # nor 1e3, nor 2nd
+    | [-−]?\$?\.\d+
+    )
+    """,
+    re.VERBOSE,
 )
-_SPACES = re.compile(r"(?<=\d)(?:\\[,!]|\{,\})(?=\d{3})")  # LaTeX thousands: 18\,000 and 18{,}000
+# What LaTeX and typographers put between thousands: spaces (18\,000, 18~000) and commas (18{,}000, 18,\!000).
+_THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;:! ]|,\\!|\{,\}|[~\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+_ARGUMENT = r"\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\d)"  # {…}, holding braces one deep, or a digit
+_FRACTION = re.compile(rf"(?:(\d)\s*)?\\[dt]?frac{_ARGUMENT}{_ARGUMENT}")
+_WHOLE = re.compile(r"\{?\s*([0-9]{1,15})\s*\}?")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _FINAL = re.compile(r"####\s*([^\n]*)")
-_LETTER_AFTER = r"(?:answer|option|choice)(?:\s+(?:is|would be|should be))?\s*:?\s*\**\s*[(\[]?"
+
+# What may stand around the letter of an option: ** quotes brackets $ \( \[ \text{ \textbf{ \mathrm{ …
+_COMMAND = r"\\(?:text|math)[a-z]*\s*\{"
+_OPEN = rf"(?:[*(\[{{<$`\"'“‘]|\\[(\[]|{_COMMAND})"
+_CLOSE = r"(?:[*)\]}>$`\"'”’]|\\[)\]])"
+_LEAD = rf"(?:{_COMMAND}|\W)*"
+# Between "answer" and the letter; bounded, so that a model that repeats itself costs no quadratic time.
+_LINK = rf"(?:\s|:|{_OPEN}|(?:is|would be|should be|option|choice|letter)\b){{0,20}}"
+_STATED = rf"(?:answer|(?:correct|right|best)\s+(?:option|choice)){_LINK}"
+_MENTIONED = rf"(?:option|choice){_LINK}"
 
 
 def visible(completion: str) -> str | None:
@@ -37,19 +62,38 @@ def last_boxed(text: str) -> str | None:
     return found
 
 
-def last_number(text: str) -> str | None:
-    """The last number written in the text, as written; None when there is none."""
-    found = _NUMBER.findall(_SPACES.sub(",", text))
-    return found[-1] if found else None
+def join_thousands(text: str) -> str:
+    r"""The text with 18\,000, 18~000, 18{,}000 and the like as 18000; "18 000" and (1, 000) stay."""
+    return _THOUSANDS.sub("", text)
 
 
 def final_number(text: str) -> str | None:
-    r"""The number given as the answer: after ####, else in the last box, else the last one in the text."""
+    r"""The number given as the answer: after ####, else in the last box, else the last one in the text.
+
+    After #### and in a box it is the first, or the first after the last =; when they hold digits but no
+    number that can be read (3/4), there is no answer.
+    """
     marked = _FINAL.findall(text)
     for part in (marked[-1] if marked else None, last_boxed(text)):
-        if part is not None and (number := last_number(part)) is not None:
-            return number
-    return last_number(text)
+        if part is not None and re.search(r"\d", part):
+            found = _numbers(part.rpartition("=")[2]) or _numbers(part)
+            return found[0] if found else None
+    found = _numbers(text)
+    return found[-1] if found else None
+
+
+def _numbers(text: str) -> list[str]:
+    plain = _FRACTION.sub(_quotient, join_thousands(text))
+    return [number for number in _NUMBER.findall(plain) if number]
+
+
+def _quotient(fraction: re.Match[str]) -> str:
+    r"""18 for \frac{36}{2}; "/0", in which no number is read, if that is not whole or follows a digit."""
+    before, *parts = fraction.groups()
+    above, below = (int(match[1]) if (match := _WHOLE.fullmatch(part)) else None for part in parts)
+    if before or above is None or not below or above % below:
+        return f"{before or ''}/0"
+    return str(above // below)
 
 
 def to_decimal(number: str) -> Decimal | None:
@@ -63,19 +107,21 @@ def to_decimal(number: str) -> Decimal | None:
 
 
 def choice_letter(text: str, letters: str = "ABCDE") -> str | None:
-    r"""The option chosen: in the last box, else after "answer is", else first in the text, else alone.
+    r"""The option chosen: in the last box, else after the last "answer is", else first in the text.
 
-    A letter counts only when it stands by itself, so that the article in "A dog" does not.
+    Else the last after "option" or "choice", else the last that stands in brackets or alone on its line.
+    A letter counts only when it stands by itself, with or without wrappers (**C**, \text{C}, "C"), so that
+    neither "Apple" nor, in a box or first in the text, the article in "A dog" does.
     """
-    options = f"[{letters}]"
+    letter = rf"(?<!\w)([{letters}])(?!\w|['’]\w)"
     boxed = last_boxed(text)
-    if boxed is not None and (match := re.fullmatch(rf"(?:\\text\{{)?\W*({options})\W*.*", boxed, re.S)):
+    if boxed is not None and (match := re.match(rf"{_LEAD}(?!A\s+[a-z]){letter}", boxed)):
         return match[1]
-    after = re.findall(rf"(?i:{_LETTER_AFTER})({options})(?![\w'])", text)
-    if after:
-        return str(after[-1])
-    opening = re.match(rf"\W*({options})(?:[).:,\]*]|\s*$|\s*\n)", text)
-    if opening:
+    if stated := re.findall(rf"(?i:{_STATED}){letter}", text):
+        return str(stated[-1])
+    if opening := re.match(rf"{_LEAD}{letter}(?:[.:,]|{_CLOSE}|\s*$|\s*\n)", text):
         return opening[1]
-    alone = re.findall(rf"[(\[*]\s*({options})\s*[)\]*]|^\s*({options})[.):]?\s*$", text, re.M)
+    if mentioned := re.findall(rf"(?i:{_MENTIONED}){letter}", text):
+        return str(mentioned[-1])
+    alone = re.findall(rf"{_OPEN}\s*{letter}\s*{_CLOSE}|^[ \t]*{letter}[.):]?\s*$", text, re.M)
     return next((first or second for first, second in reversed(alone)), None)
