@@ -24,7 +24,7 @@ from jax_sft.cli_data import (
     data_prepare,
     data_verify,
 )
-from jax_sft.cli_flags import PlaceFlags, RunsFlags, UnitFlags, chosen_runs, chosen_units, numbers, open_study
+from jax_sft.cli_flags import PlaceFlags, RunsFlags, UnitFlags, chosen_runs, chosen_units, number, open_study
 from jax_sft.config import EvaluationConfig, Run, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.flags import (
@@ -167,7 +167,7 @@ def export(words: list[str], args: list[str]) -> None:
     study = load_study(f"{folder}/run.json")
     from jax_sft.checkpoints.export import export_snapshot
 
-    export_snapshot(study, study.runs[-1], numbers(step, "STEP")[0], target)
+    export_snapshot(study, study.runs[-1], number(step, "STEP"), target)
 
 
 @dataclass(frozen=True)
@@ -246,11 +246,11 @@ def _name_the_platform() -> None:
 
 
 def _dispatch(args: list[str]) -> int:
-    if not args or args[0] in ("-h", "--help"):
-        print(_overview())
-        return 0 if args else 2
-    if args[0] == "data":
-        args = [" ".join(args[:2]), *args[2:]]
+    group, verb_args = ("data ", args[1:]) if args[:1] == ["data"] else ("", args)
+    if not verb_args or verb_args[0] in ("-h", "--help"):
+        print(_overview(group))
+        return 0 if verb_args else 2
+    args = [group + verb_args[0], *verb_args[1:]]
     verb = VERBS.get(args[0])
     if verb is None:
         close = difflib.get_close_matches(args[0], VERBS, n=1)
@@ -268,15 +268,18 @@ def _dispatch(args: list[str]) -> int:
     return 0
 
 
-def _overview() -> str:
-    lines = ["Studies of reasoning fine-tuning: plan, train, sweep, report.", "", "usage:"]
-    for verb in VERBS.values():
+def _overview(group: str = "") -> str:
+    """What there is to type; `data ` as the group leaves the verbs of `jax-sft data`."""
+    whole = "Studies of reasoning fine-tuning: plan, train, sweep, report."
+    lines = ["Sets of rows: build, verify, describe, prepare." if group else whole, "", "usage:"]
+    for verb in [verb for name, verb in VERBS.items() if name.startswith(group)]:
         summary = (verb.do.__doc__ or "").splitlines()[0].rstrip(".")
         lines.append(f"  {verb.usage:<43}{summary}")
     lines += [
         "",
         "STUDY is a Python file in configs/, or the folder of a study made before.",
-        "Flags come last; `jax-sft VERB --help` lists them, `jax-sft VERB STUDY --help` with its values.",
+        f"Flags come last; `jax-sft {group}VERB --help` lists them, "
+        f"`jax-sft {group}VERB STUDY --help` with its values.",
         "--traceback shows where an error arose. Exit code: 0 done, 1 failed, 2 wrong usage or input.",
     ]
     return "\n".join(lines)

@@ -64,6 +64,13 @@ def _among(text: str, known: list[str], flag: str) -> list[str]:
     return names
 
 
+def number(text: str, word: str) -> int:
+    """`10` as a number; UsageError naming the word of the command line that it stands for."""
+    if not text.strip().isdecimal():
+        raise UsageError(f"{word}: {text!r} is not a step; write one number such as 10")
+    return int(text)
+
+
 def numbers(text: str, flag: str) -> list[int]:
     """`0,10` as numbers; UsageError naming the flag."""
     pieces = [piece.strip() for piece in text.split(",") if piece.strip()]

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -70,15 +70,41 @@ def _parse(
     kind: type[Any], args: Sequence[str], default: Any, also: Sequence[str], return_unknown_args: bool
 ) -> Any:
     said = io.StringIO()
-    options: dict[str, Any] = {"return_unknown_args": return_unknown_args}
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            if default is not None:
+                default, args = _read_pairs(kind, args, default)
+            options: dict[str, Any] = {"return_unknown_args": return_unknown_args}
             return tyro.cli(kind, args=list(args), default=default, add_help=False, **options)
     except SystemExit:
         complaint = _one_line(said.getvalue())
     if complaint.startswith("Unrecognized options: "):
         complaint = _unknown(complaint.partition(": ")[2].split(", "), [*flag_names(kind), *also])
     raise UsageError(complaint)
+
+
+def _read_pairs(kind: type[Any], args: Sequence[str], default: Any) -> tuple[Any, Sequence[str]]:
+    """The default with pairs such as `--data.options depth 3` in its dicts, and the arguments left over.
+
+    tyro reads pairs into an empty dict only; one with entries gets a flag for each of them instead.
+    """
+    bare = _map_dicts(lambda _: {}, default)
+    if bare == default:
+        return default, args
+    parsed, rest = tyro.cli(kind, args=list(args), default=bare, add_help=False, return_unknown_args=True)
+    return _map_dicts(lambda new, old: old | new, parsed, default), rest
+
+
+def _map_dicts(change: Callable[..., dict[str, Any]], first: Any, *others: Any) -> Any:
+    """`first` with each dict in it changed, given the dicts at the same place of the others too."""
+    changed = {}
+    for each in dataclasses.fields(first):
+        inner = [getattr(value, each.name) for value in (first, *others)]
+        if isinstance(inner[0], dict):
+            changed[each.name] = change(*inner)
+        elif dataclasses.is_dataclass(inner[0]):
+            changed[each.name] = _map_dicts(change, *inner)
+    return dataclasses.replace(first, **changed)
 
 
 def _one_line(text: str) -> str:
@@ -103,7 +129,7 @@ def _unknown(arguments: list[str], known: list[str]) -> str:
     word = flag.lstrip("-").rpartition(".")[2]
     same_word = [name for name in known if name.lstrip("-").rpartition(".")[2] in (word, f"no-{word}")]
     initials = [name for name in known if _initials(name) == word]
-    choices = list(dict.fromkeys([*same_word, *initials, *close]))[:2]
+    choices = [name for name in dict.fromkeys([*same_word, *initials, *close]) if name != flag][:2]
     return f"unknown flag {flag}; " + (f"did you mean {' or '.join(choices)}?" if choices else "see --help")
 
 

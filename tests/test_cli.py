@@ -101,7 +101,10 @@ def test_quickstart_trains_sweeps_and_reports_in_this_order(calls: list[Any], tm
         ),
         (["score", "STUDY", "more"], "unexpected argument 'more'"),
         (["export", "FOLDER"], "write jax-sft export RUN_FOLDER STEP TARGET"),
-        (["export", "STUDY/cot", "ten", "out"], "STEP: 'ten' is not a step"),
+        (["export", "STUDY/cot", "ten", "out"], "STEP: 'ten' is not a step; write one number such as 10"),
+        (["export", "STUDY/cot", "", "out"], "STEP: '' is not a step; write one number"),
+        (["export", "STUDY/cot", "10,20", "out"], "STEP: '10,20' is not a step; write one number"),
+        (["export", "STUDY/cot", "last", "out"], "STEP: 'last' is not a step; write one number"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

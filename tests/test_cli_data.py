@@ -50,6 +50,16 @@ def test_prepare_says_how_rows_pack(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert list((tmp_path / "prepared").iterdir())
 
 
+@pytest.mark.parametrize("words", [["--help"], ["-h"], []])
+def test_help_lists_the_verbs_of_data(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", *words]) == (0 if words else 2)
+    said = capsys.readouterr()
+    assert said.err == ""
+    for verb in ("build", "verify", "describe", "prepare"):
+        assert f"  jax-sft data {verb} " in said.out
+    assert "jax-sft train" not in said.out
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jax_sft.config import DataConfig, EvaluationConfig, OptimizerConfig, Run
+from jax_sft.config import DataConfig, EvaluationConfig, OptimizerConfig, Run, replace
 from jax_sft.errors import UsageError
 from jax_sft.flags import flag_names, parse_evaluation_flags, parse_run_flags
 
@@ -36,6 +36,39 @@ def test_options_are_pairs_or_when_the_run_has_them_flags_of_their_own() -> None
     assert again.data.options == {"depth": 3, "traces": True, "p": 0.5, "name": "x"}
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--data.options", "depth", "3", "other", "-4", "--seed", "7"],
+        ["--data.options=depth", "3", "other", "-4", "--seed", "7"],
+        ["--data.options.depth", "3", "--seed", "7", "--data.options", "other", "-4"],
+    ],
+)
+def test_pairs_change_and_add_options_to_those_the_run_has(args: list[str]) -> None:
+    run = replace(RUN, data=DataConfig(options={"depth": 2, "traces": True}, knobs={"subset": 8}))
+    changed = parse_run_flags(run, args)
+    options = {"depth": 3, "traces": True, "other": -4}
+    assert changed == replace(RUN, seed=7, data=DataConfig(options=options, knobs={"subset": 8}))
+    assert run.data.options == {"depth": 2, "traces": True}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data.options", "depth"], "--data.options: Failed to parse key-value pairs!"),
+        (["--data.options.depht", "3"], "unknown flag --data.options.depht; did you mean --data.options "),
+        (["--optimizer.lr", "1"], "unknown flag --optimizer.lr; did you mean --optimizer.learning-rate"),
+        (["--epochs", "two"], "--epochs: could not convert string to float: 'two'"),
+        (["stray"], "unexpected argument 'stray'"),
+    ],
+)
+def test_a_wrong_flag_is_as_clear_where_the_run_has_options(args: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_run_flags(replace(RUN, data=DataConfig(options={"depth": 2})), args)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
 def test_every_field_is_a_flag() -> None:
     names = flag_names(Run)
     assert {"--name", "--optimizer.beta1", "--model.num-kv-heads", "--snapshots.schedule"} <= set(names)
@@ -53,6 +86,7 @@ def test_every_field_is_a_flag() -> None:
         (["--optimizer.lr", "1"], "unknown flag --optimizer.lr; did you mean --optimizer.learning-rate"),
         (["--learning_rate=1"], "unknown flag --learning-rate; did you mean --optimizer.learning-rate"),
         (["--roots", "x"], "unknown flag --roots; did you mean --root"),
+        (["--root", "x"], "unknown flag --root; did you mean --remat?"),
         (["--zzzzzz"], "unknown flag --zzzzzz; see --help"),
         (["--epochs", "two"], "--epochs: could not convert string to float: 'two'"),
         (["--data.rows", "1.5"], "--data.rows: "),

@@ -1,9 +1,11 @@
 """Studies in and out of files: round trips, errors that name file and field, and differences."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from etils.epath.testing import mock_epath
 
 from jax_sft.config import BenchmarkConfig, DataConfig, OptimizerConfig, Run, Study, replace
 from jax_sft.errors import UsageError
@@ -171,6 +173,51 @@ def test_a_run_file_brings_the_runs_it_starts_from(tmp_path: Path) -> None:
     (folder / "base" / "run.json").unlink()
     with pytest.raises(UsageError, match=r"base/run\.json: no such file"):
         load_study(folder / "cot" / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("inside", "path", "runs"),
+    [
+        ("small", ".", ["base", "cot"]),
+        ("small", "study.json", ["base", "cot"]),
+        ("small", "base/run.json", ["base"]),
+        ("small/base", "..", ["base", "cot"]),
+        ("small/base", "run.json", ["base"]),
+        ("small/base", "./run.json", ["base"]),
+        ("small/base", "../cot/run.json", ["base", "cot"]),
+        (".", "small/base/..", ["base", "cot"]),
+    ],
+)
+def test_a_relative_path_finds_the_study_from_inside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, path: str, runs: list[str]
+) -> None:
+    folder = tmp_path / "small"
+    write_json(folder / "study.json", {"study": study_to_json(replace(STUDY, root="w"))})
+    for run in STUDY.runs:
+        write_json(folder / run.name / "run.json", {"run": run_to_json(run)})
+    monkeypatch.chdir(tmp_path / inside)
+    study = load_study(path)
+    assert (study.name, study.root) == ("small", str(tmp_path))
+    assert [run.name for run in study.runs] == runs
+
+
+def test_a_linked_folder_is_the_study_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "disk7" / "base" / "run.json", {"run": run_to_json(STUDY.runs[0])})
+    (tmp_path / "small").symlink_to(tmp_path / "disk7")
+    monkeypatch.chdir(tmp_path)
+    study = load_study("small/base/run.json")
+    assert (study.name, study.root) == ("small", str(tmp_path))
+
+
+def test_a_bucket_is_not_below_the_working_folder() -> None:
+    written = {"gs://bucket/small/base/run.json": json.dumps({"run": run_to_json(STUDY.runs[0])})}
+    with mock_epath(
+        isdir=lambda _, path: False,
+        exists=lambda _, path: path in written,
+        open=lambda _, path, mode: io.StringIO(written[path]),
+    ):
+        study = load_study("gs://bucket/small/base/run.json")
+    assert (study.name, study.root) == ("small", "gs://bucket")
 
 
 def test_run_files_that_start_from_one_another_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 # Sourced by the scripts here: which slice, and how to run a command on its hosts.
 #
 # Every script takes: NAME --zone ZONE [--project PROJECT] [--dry-run], and --dry-run prints what would be run.
+# An option that is not one of these ends the script, so that a misspelt --dry-run does nothing.
 set -euo pipefail
 
 die() {
@@ -8,14 +9,20 @@ die() {
     exit 2
 }
 
+set_option() { # OPTION VALUE
+    case $2 in '' | -*) die "$1 needs a value, found '$2'" ;; esac
+    case $1 in --zone) zone=$2 ;; --project) project=(--project "$2") ;; esac
+}
+
 name='' zone=${TPU_ZONE:-} project=() dry_run='' rest=()
 while (($#)); do
     case $1 in
-        --zone) zone=${2:?--zone needs a zone} && shift 2 ;;
-        --project) project=(--project "${2:?--project needs a project}") && shift 2 ;;
+        --zone | --project) set_option "$1" "${2:-}" && shift 2 ;;
+        --zone=* | --project=*) set_option "${1%%=*}" "${1#*=}" && shift ;;
         --dry-run) dry_run=1 && shift ;;
         --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit 0 ;;
         --) shift && rest+=("$@") && break ;;
+        -*) die "unknown option $1; see $(basename "$0") --help" ;;
         *) if [ -z "$name" ]; then name=$1; else rest+=("$1"); fi && shift ;;
     esac
 done
