@@ -52,12 +52,9 @@ clean: ## remove the environments and everything cached; runs/ stays
 	rm -rf .venv .venv311 .oracle build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# An environment named .venv311 has the oldest Python supported, any other the newest usable.
 $(VENV)/.ready: $(PINS)
-	@scripts/set_up_environment $(VENV) dev
-	@touch $@
-
-.venv311/.ready: $(PINS)
-	@scripts/set_up_environment .venv311 dev 3.11
+	@scripts/set_up_environment $(VENV) dev $(if $(filter .venv311,$(VENV)),3.11)
 	@touch $@
 
 # The oracle has an environment of its own, because torch for the CPU comes for Python 3.11; and plain pip, because
