@@ -138,7 +138,9 @@ def _tojson(
 class _GenerationTag(jinja2.ext.Extension):
     """Accepts `{% generation %}…{% endgeneration %}`, which marks the assistant's text for trainers."""
 
-    tags = {"generation"}  # noqa: RUF012 - jinja declares it so
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
 
     def parse(self, parser: Any) -> nodes.Node:
         lineno = next(parser.stream).lineno

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -12,61 +10,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.checkpoints.store import Store, load_snapshot, state_store, to_snapshot
-from jax_sft.config import DataConfig, OptimizerConfig, ParallelismConfig, Run, SnapshotConfig, replace
+from jax_sft.checkpoints.store import Store, load_snapshot, to_snapshot
+from jax_sft.config import DataConfig, OptimizerConfig, ParallelismConfig, SnapshotConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.models.pretrained import load_pretrained
-from jax_sft.sharding import make_mesh
 from jax_sft.studies import run_from_json
 from jax_sft.training import loop
 from jax_sft.training.loop import train
-from jax_sft.training.start import start_params
-from jax_sft.training.step import DeviceBatch, TrainState, abstract_state
+from jax_sft.training.step import DeviceBatch, abstract_state
+from tests.training.runs import LAST, MESH, assert_same, damage, final_state, folder, losses, metrics
 from tests.training.tiny import RUN, study
-
-LAST = 30
-MESH = make_mesh(RUN.parallelism)
-
-
-def folder(root: Path) -> Path:
-    return root / "study" / RUN.name
-
-
-def final_state(root: Path) -> TrainState:
-    with state_store(folder(root)) as store:
-        return store.load(store.steps()[-1], abstract_state(RUN, MESH))
-
-
-def metrics(root: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder(root) / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(root: Path) -> list[float]:
-    lines = metrics(root)
-    assert [line["step"] for line in lines] == list(range(1, LAST + 1)), "each step exactly once"
-    return [line["loss"] for line in lines]
-
-
-def assert_same(got: Any, want: Any) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), got, want)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of a study whose one run went through undisturbed."""
-    root = tmp_path_factory.mktemp("finished")
-    train(*study(root))
-    return root
-
-
-@pytest.fixture
-def again(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished study, to do damage to."""
-    return shutil.copytree(finished, tmp_path / "again")
 
 
 def test_what_a_run_writes(finished: Path) -> None:
@@ -205,13 +161,6 @@ def test_what_cannot_work_is_refused_before_training(
     assert not (folder(tmp_path) / "metrics.jsonl").exists()
 
 
-def test_a_run_that_saved_nothing_may_be_configured_anew(tmp_path: Path) -> None:
-    with pytest.raises(JaxSftError, match=r"run missing, which is not trained yet"):
-        train(*study(tmp_path, init="run:missing"))
-    train(*study(tmp_path, epochs=0.25, snapshots=SnapshotConfig("last")))
-    assert metrics(tmp_path)
-
-
 def test_no_room_for_what_will_be_saved_is_told_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,81 +179,11 @@ def test_a_root_that_cannot_be_written_is_told_before_training(tmp_path: Path) -
         train(replace(made, root=str(tmp_path / "file")), run)
 
 
-def test_states_are_saved_by_time(tmp_path: Path) -> None:
-    """Every few milliseconds here: after every step from the first state on."""
-    snapshots = SnapshotConfig("last", state_every=27, state_minutes=1e-6)
-    train(*study(tmp_path, snapshots=snapshots))
-    assert {path.name for path in (folder(tmp_path) / "state").iterdir()} == {"29", "30"}
-
-
 def test_chosen_steps_are_traced(again: Path) -> None:
     for step in ("28", "30"):
         shutil.rmtree(folder(again) / "state" / step)
     train(*study(again, trace=(3, 4)))
     assert list((folder(again) / "trace").rglob("*.xplane.pb"))
-
-
-def damage(save: Path) -> None:
-    path = max((path for path in save.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def test_a_damaged_state_is_passed_over(
-    finished: Path, again: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The run goes on from the state before, makes the damaged snapshot of a step it redoes again."""
-    damage(folder(again) / "state" / "30")
-    damage(folder(again) / "snapshots" / "30")
-    train(*study(again))
-    told = capfd.readouterr().err
-    assert "state/30: " in told
-    assert "has changed since it was saved (its size or checksum differs); passed over" in told
-    assert "going on from step 28" in told
-    assert_same(final_state(again), final_state(finished))
-    assert losses(again) == losses(finished)
-    target = abstract_state(RUN, MESH).params
-    assert_same(*(load_snapshot(folder(root), LAST, target) for root in (again, finished)))
-
-
-def test_without_any_sound_state_the_run_starts_over(finished: Path, again: Path) -> None:
-    for step in ("28", "30"):
-        damage(folder(again) / "state" / step)
-    train(*study(again))
-    assert_same(final_state(again), final_state(finished))
-    assert losses(again) == losses(finished)
-
-
-# Orbax drops the event loop of a save that failed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_full_disk_costs_no_state(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """From step 16 on, the system refuses to write files of any size."""
-    save, limits = Store.save, resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def save_with_less_room(store: Store, step: int, tree: Any) -> None:
-        if step >= 16:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        save(store, step, tree)
-
-    monkeypatch.setattr(Store, "save", save_with_less_room)
-    try:
-        with pytest.raises(JaxSftError) as caught:
-            train(*study(tmp_path))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        monkeypatch.undo()
-    message = str(caught.value)
-    assert "saving failed: File too large; earlier saves are intact" in message
-    assert "\n" not in message
-    capfd.readouterr()
-    train(*study(tmp_path))
-    # The state of step 14 is written in the background, and may be caught by the full disk too.
-    assert re.search("going on from step (14|7)\n", capfd.readouterr().err)
-    assert_same(final_state(tmp_path), final_state(finished))
-    assert losses(tmp_path) == losses(finished)
 
 
 Spoil = Callable[[Any, Any], DeviceBatch]
@@ -367,43 +246,3 @@ def test_a_notice_that_comes_when_the_run_is_done_ends_the_program(
         train(*study(again))
     assert ended.value.code == 0
     assert "told to end; the run is done" in capfd.readouterr().err.replace("\n", " ")
-
-
-def child(init: str, **changes: Any) -> tuple[Run, Run]:
-    return RUN, replace(RUN, name="child", init=init, **changes)
-
-
-@pytest.mark.parametrize(("init", "step"), [("run:tiny", 30), ("run:tiny@8", 8), ("run:tiny@0", 0)])
-def test_start_from_a_snapshot_of_another_run(finished: Path, init: str, step: int) -> None:
-    params = start_params(*study(finished, *child(init)), MESH)
-    target = abstract_state(RUN, MESH).params
-    assert_same(params, load_snapshot(folder(finished), step, target))
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-
-
-@pytest.mark.parametrize(
-    ("init", "changes", "error", "message"),
-    [
-        ("run:tiny@5", {}, JaxSftError, "has no snapshot at step 5; there are [0, 3, 8, 16, 24, 30]"),
-        ("run:other", {}, JaxSftError, "starts from run other, which is not trained yet: train it first"),
-        ("run:tiny@x", {}, UsageError, "after @ comes a step number"),
-        (
-            "run:tiny",
-            {"model": replace(RUN.model, num_layers=3)},
-            UsageError,
-            "model is not that of run tiny: num_layers: 2 -> 3",
-        ),
-    ],
-)
-def test_what_a_run_cannot_start_from(
-    finished: Path, init: str, changes: dict[str, Any], error: type[JaxSftError], message: str
-) -> None:
-    with pytest.raises(error) as caught:
-        start_params(*study(finished, *child(init, **changes)), MESH)
-    assert message in str(caught.value)
-
-
-def test_a_damaged_snapshot_is_no_start(again: Path) -> None:
-    damage(folder(again) / "snapshots" / "30")
-    with pytest.raises(JaxSftError, match=r"snapshots/30: .* has changed since it was saved"):
-        start_params(*study(again, *child("run:tiny")), MESH)
