@@ -11,6 +11,16 @@ from etils import epath
 from jax_sft.errors import UsageError
 
 
+def in_bucket(path: epath.PathLike) -> bool:
+    """Whether a path is on gs:// or another object store, not on this machine."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A local path from the root on, its links not followed; one in a bucket as it is."""
+    return epath.Path(path if in_bucket(path) else os.path.abspath(path))
+
+
 def write_atomically(path: epath.PathLike, text: str) -> None:
     """Write `text` so that a reader sees the old file or the whole new one, never a part."""
     target = epath.Path(path)
@@ -18,7 +28,7 @@ def write_atomically(path: epath.PathLike, text: str) -> None:
     scratch = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         scratch.write_text(text)
-        if isinstance(target, os.PathLike) and "://" not in str(target):
+        if not in_bucket(target):
             with open(scratch, "rb") as written:
                 os.fsync(written.fileno())
         scratch.replace(target)

@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import functools
 import json
-import os
 import re
 import sys
 import traceback
@@ -17,7 +16,7 @@ from jax_sft import config
 from jax_sft.checks import validate
 from jax_sft.config import Run, Study, replace
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import read_json
+from jax_sft.files import absolute, read_json
 
 __all__ = [
     "differences",
@@ -40,7 +39,7 @@ def load_study(path: epath.PathLike) -> Study:
     or copied folder works. A run.json becomes a study of that run and of the runs it starts from. UsageError
     naming file, and line or field, when something is wrong.
     """
-    place = _absolute(path)
+    place = absolute(path)  # `.` and `..` name no study
     if place.is_dir():
         place = place / "study.json"
     if not place.exists():
@@ -121,12 +120,6 @@ def _short(value: Any) -> str:
         return str(value["name"])
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _absolute(path: epath.PathLike) -> epath.Path:
-    """A local path from the root on, as `.` and `..` name no study; links and gs:// stay as they are."""
-    text = os.fspath(path)
-    return epath.Path(text if "://" in text else os.path.abspath(text))
 
 
 @functools.cache

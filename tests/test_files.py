@@ -9,7 +9,15 @@ import pytest
 from etils import epath
 
 from jax_sft.errors import UsageError
-from jax_sft.files import read_json, read_jsonl, write_atomically, write_json, write_jsonl
+from jax_sft.files import (
+    absolute,
+    in_bucket,
+    read_json,
+    read_jsonl,
+    write_atomically,
+    write_json,
+    write_jsonl,
+)
 
 pytestmark = pytest.mark.short
 
@@ -108,3 +116,11 @@ def test_written_files_can_be_read_by_others(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("text")
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_paths_in_a_bucket_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(absolute("gs://bucket/runs")) == "gs://bucket/runs"
+    assert absolute("../x/.") == epath.Path(tmp_path.parent / "x")
+    assert in_bucket(epath.Path("gs://bucket/runs"))
+    assert not in_bucket(tmp_path)

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import read_json, write_json
+from jax_sft.files import absolute, read_json, write_json
 
 STATES_KEPT = 2
 REMEDY = "earlier saves are intact; mend the cause, then the same command goes on from the last state"
@@ -42,9 +42,8 @@ class Store:
 
     def __init__(self, folder: epath.PathLike, keep: int | None = None, read_only: bool = False) -> None:
         """Open `folder`, keeping the last `keep` saves (None keeps all)."""
-        local = "://" not in str(folder)
         # Orbax refuses relative paths, such as the default root.
-        self.folder = epath.Path(os.path.abspath(folder) if local else folder)
+        self.folder = absolute(folder)
         self._saving = -1
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._later: Future[None] | None = None

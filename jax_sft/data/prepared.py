@@ -27,7 +27,7 @@ from jax_sft.data.rows import RowSet, TokenisedRows, tokenise
 from jax_sft.data.sources import GENERATORS, load_rows, source_files
 from jax_sft.data.transforms import parse_knobs, transform
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import read_json, write_json
+from jax_sft.files import in_bucket, read_json, write_json
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
 
@@ -65,7 +65,7 @@ def prepared_rows(
     """
     settings = _settings(data, tokens, seed)
     folder = _folder(data, settings, cache)
-    if "://" in str(folder):
+    if in_bucket(folder):
         raise UsageError(f"{folder}: prepared data must lie on a local disk: name a local folder")
     contents = _contents(data, tokenizer, template, data_root)
     if rebuild and folder.exists():
@@ -83,7 +83,7 @@ def run_rows(study: Study, run: Run, tokenizer: Tokenizer, template: ChatTemplat
     cache = prepared_folder(study)
     folder = _folder(run.data, _settings(run.data, run.tokens, run.seed), cache)
     asked = run.data, run.tokens, tokenizer, template, run.seed, study.data_root
-    if "://" not in str(folder) and (folder / "manifest.json").exists():
+    if not in_bucket(folder) and (folder / "manifest.json").exists():
         return prepared_rows(*asked, cache)
     return training_rows(*asked)
 

@@ -26,7 +26,7 @@ from jax_sft.data.records import read_records
 from jax_sft.data.transforms import draw
 from jax_sft.data.verify_options import VerifyOptions
 from jax_sft.errors import UsageError
-from jax_sft.files import read_jsonl, write_json, write_jsonl
+from jax_sft.files import in_bucket, read_jsonl, write_json, write_jsonl
 
 _LAST_CHARACTERS = 8000
 """An answer stands at the end; what is before it only costs time."""
@@ -181,7 +181,7 @@ def _judge_all(
     partial.parent.mkdir(parents=True, exist_ok=True)
     # Written through, line by line, so that an interruption loses little; gs:// cannot append.
     with ExitStack() as stack:
-        local = "://" not in str(partial)
+        local = not in_bucket(partial)
         lines = stack.enter_context(open(partial, "a", buffering=1)) if local else None
         progress = stack.enter_context(Progress(console=console or Console(quiet=True)))
         bar = progress.add_task("verifying", total=len(candidates), completed=len(candidates) - len(todo))

@@ -66,7 +66,7 @@ def write_huggingface(
         files.write_json(scratch / "generation_config.json", {"do_sample": False, **tokens})
         if target.exists():
             target.rmdir()
-        if _in_bucket(target):
+        if files.in_bucket(target):
             target.mkdir(exist_ok=True)
             for path in sorted(scratch.iterdir(), key=lambda path: path.name == _LAST):
                 path.rename(target / path.name)
@@ -91,12 +91,8 @@ def _clear(target: epath.Path) -> None:
     scratch = _scratch(target)
     if scratch.exists():
         scratch.rmtree()
-        if _in_bucket(target) and target.exists() and not is_exported(target):
+        if files.in_bucket(target) and target.exists() and not is_exported(target):
             target.rmtree()
-
-
-def _in_bucket(target: epath.Path) -> bool:
-    return "://" in str(target)
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:

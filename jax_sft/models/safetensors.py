@@ -76,7 +76,7 @@ class SafetensorsFolder:
     def read(self, name: str) -> np.ndarray:
         """One tensor in its stored type; of a local file a view, so that only the bytes touched are read."""
         entry = self._entries[name]
-        if "://" not in str(entry.file):
+        if not files.in_bucket(entry.file):
             shape = entry.shape or (1,)
             mapped = np.memmap(entry.file, entry.dtype, mode="r", offset=entry.start, shape=shape)
             return mapped.reshape(entry.shape)

@@ -20,7 +20,7 @@ from tensorboardX import SummaryWriter
 from jax_sft.config import Run
 from jax_sft.data.loader import Batch
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import read_jsonl, write_atomically, write_jsonl
+from jax_sft.files import in_bucket, read_jsonl, write_atomically, write_jsonl
 from jax_sft.training.step import Metrics
 from jax_sft.training.throughput import Throughput
 
@@ -140,7 +140,7 @@ class MetricsLog:
         write_jsonl(self.path, self._lines)
         self._file: IO[Any] | None = None
         self._board: SummaryWriter | None = None
-        if "://" not in str(folder):
+        if not in_bucket(folder):
             self._file = self.path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._wandb = _wandb_run(folder) if os.environ.get("WANDB_PROJECT") else None

@@ -8,6 +8,7 @@ from etils import epath
 
 from jax_sft.config import Run, Study
 from jax_sft.errors import UsageError
+from jax_sft.files import in_bucket
 from jax_sft.layout import run_folder
 from jax_sft.training.sizes import snapshot_bytes, state_size
 
@@ -21,7 +22,7 @@ def check_room(study: Study, run: Run, snapshots: list[int], exports: list[int])
     Object stores (gs://) are taken to have room.
     """
     folder = run_folder(study, run.name)
-    if "://" in str(folder) or jax.process_index():
+    if in_bucket(folder) or jax.process_index():
         return
     missing = [step for step in snapshots if not (folder / "snapshots" / str(step)).exists()]
     missing += [step for step in exports if not (folder / "exports" / str(step)).exists()]

@@ -103,7 +103,7 @@ def test_in_a_bucket_what_was_half_moved_is_no_export_and_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, params = random_params(tmp_path, 0)
-    monkeypatch.setattr(export, "_in_bucket", lambda target: True)
+    monkeypatch.setattr(export.files, "in_bucket", lambda target: True)
     half = tmp_path / "export"
     for folder in (half, tmp_path / ".export.partial"):
         folder.mkdir()
