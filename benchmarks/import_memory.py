@@ -42,7 +42,7 @@ def make_checkpoint(folder: Path) -> None:
     import numpy as np
 
     from jax_sft.models.families import family_of_huggingface, model_config_from_huggingface
-    from jax_sft.models.safetensors import write_shards
+    from jax_sft.models.weights.safetensors import write_shards
 
     config = model_config_from_huggingface(CONFIG)
     table = family_of_huggingface(CONFIG).table(config)
@@ -94,7 +94,7 @@ def load_ours(folder: str) -> int:
 
     from jax_sft.config import ParallelismConfig
     from jax_sft.models.decoder import init_params
-    from jax_sft.models.pretrained import load_pretrained, pretrained_config
+    from jax_sft.models.weights.read import load_pretrained, pretrained_config
     from jax_sft.sharding import make_mesh, place_abstract
 
     config = pretrained_config(folder)
@@ -127,7 +127,7 @@ def worker(kind: str, folder: Path) -> None:
         return
     import jax
 
-    from jax_sft.distributed import join_processes
+    from jax_sft.machine import join_processes
     from jax_sft.models.families import Weight
 
     join_processes()

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from jax_sft.config import DataConfig
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.data.batches import BatchPlan, iterate
 from jax_sft.data.prepared import PreparedRows, write_prepared
 from jax_sft.data.rows import RowSet, TokenisedRows
 from jax_sft.files import read_json

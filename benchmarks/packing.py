@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 from jax_sft.config import DataConfig
-from jax_sft.data.loader import BatchPlan
+from jax_sft.data.batches import BatchPlan
 from jax_sft.data.rows import TokenisedRows
 
 LONGEST, ROW_LENGTH, ORIGINAL_LENGTH, BATCH = 16_384, 20_480, 20_000, 256

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import ParallelismConfig
-from jax_sft.planning.hlo_costs import Traffic
+from jax_sft.planning.hlo import Traffic
 from jax_sft.planning.roofline import received_bytes
 from jax_sft.planning.topologies import GIB, parse_topology
 from jax_sft.sharding import make_mesh

@@ -19,13 +19,14 @@ from etils import epath
 
 from jax_sft.checkpoints.store import Store, snapshot_store, to_snapshot
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run, Study
-from jax_sft.data.loader import BatchPlan
+from jax_sft.data.batches import BatchPlan
 from jax_sft.data.rows import TokenisedRows
-from jax_sft.memory import limit_arenas
-from jax_sft.models.flops import model_size
+from jax_sft.machine import limit_arenas
+from jax_sft.models.size import model_size
 from jax_sft.sharding import make_mesh
+from jax_sft.training.placement import place_batch
 from jax_sft.training.start import start_state
-from jax_sft.training.step import compile_step, place_batch
+from jax_sft.training.step import compile_step
 
 MODEL = ModelConfig(
     vocab_size=8192,

@@ -48,11 +48,12 @@ def ours(kind: str) -> float:
     import jax
 
     from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run, Study
-    from jax_sft.data.loader import BatchPlan
+    from jax_sft.data.batches import BatchPlan
     from jax_sft.data.rows import TokenisedRows
     from jax_sft.sharding import make_mesh
+    from jax_sft.training.placement import place_batch
     from jax_sft.training.start import start_state
-    from jax_sft.training.step import compile_step, place_batch
+    from jax_sft.training.step import compile_step
 
     rows = rows_of(kind)
     tokens_N = np.concatenate(rows).astype(np.int32)

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jax_sft.data.verify import verify
-from jax_sft.data.verify_options import VerifyOptions
+from jax_sft.options import VerifyOptions
+from jax_sft.sets.verify import verify
 
 
 def problems(folder: Path) -> Iterator[tuple[str, str, str]]:

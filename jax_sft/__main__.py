@@ -2,6 +2,6 @@
 
 import sys
 
-from jax_sft.cli import main
+from jax_sft.cli.main import main
 
 sys.exit(main())

@@ -6,7 +6,9 @@ also a flag (`--optimizer.learning-rate 1e-4`), and every docstring under a fiel
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from jax_sft.errors import UsageError
 
 Option = bool | int | float | str
 Remat = Literal["none", "minimal", "save_qkv", "save_attention", "offload", "full"]
@@ -212,28 +214,44 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Only the likeliest tokens that together reach this probability; 1 keeps all."""
+    top_k: int = 0
+    """Only so many of the likeliest tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Only tokens at least so many times as likely as the likeliest; 0 keeps all."""
+
+
+@dataclass(frozen=True)
 class BenchmarkConfig:
-    """Items, sampling and scorer of one benchmark."""
+    """A task as a study uses it."""
 
     name: str
-    """Folder name under evals/, unique in the study."""
-    kind: str
-    """Registered benchmark: countdown, reasoning_gym, gsm8k, math500, commonsenseqa, xstest, …"""
-    group: Group
+    """Unique in the study; names the folder of its units."""
+    task: str = ""
+    """countdown, reasoning_gym, gsm8k, math500, commonsenseqa, xstest, …; empty: the one of that name."""
+    group: Group | None = None
+    """Counts it in another group than the task's own."""
     path: str = ""
-    """File with the items, for kinds that read one."""
+    """File with the items, for tasks that read one."""
     limit: int = 0
     """Use a fixed subset of this many items; 0 means all."""
     samples: int = 1
     """Completions drawn for each item."""
     max_new_tokens: int = 256
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
+    """Longest completion, in tokens."""
+    sampling: Sampling = field(default_factory=Sampling)
     options: dict[str, Option] = field(default_factory=dict)
-    """Options of the kind, for example the generator of reasoning_gym."""
+    """Options of the task, for example the generator of reasoning_gym."""
+
+    def __post_init__(self) -> None:
+        """A benchmark that names no task is the task of its name."""
+        object.__setattr__(self, "task", self.task or self.name)
 
 
 @dataclass(frozen=True)
@@ -279,3 +297,20 @@ class Study:
 
 
 replace = dataclasses.replace
+
+
+class StartRun(NamedTuple):
+    """The run that another starts from, and which of its snapshots: None is the last."""
+
+    run: str
+    step: int | None
+
+
+def parse_init(init: str) -> StartRun | None:
+    """What `run:NAME` or `run:NAME@STEP` says; None for others. UsageError when no step follows @."""
+    if not init.startswith("run:"):
+        return None
+    name, at_sign, step = init.removeprefix("run:").partition("@")
+    if at_sign and not step.isdecimal():
+        raise UsageError(f"init {init!r}: after @ comes a step number")
+    return StartRun(name, int(step) if step else None)

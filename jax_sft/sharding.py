@@ -15,17 +15,13 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jax_sft.config import DataConfig, ParallelismConfig
+from jax_sft.config import ParallelismConfig
 from jax_sft.errors import UsageError
 
 MESH_AXES = ("replica", "fsdp", "sequence", "tensor")
 BATCH_AXES = ("replica", "fsdp")
 WEIGHT_AXES = ("fsdp", "sequence")
 """What a weight is gathered over before it is used."""
-ATTENTION_BLOCK = 128
-"""The least number of tokens that the attention kernel of TPUs works on at once."""
-LONGEST_PLAIN = 2048
-"""Most tokens of a row for which attention does without the kernel."""
 Rules = dict[str, str | tuple[str, ...] | None]
 RULES: Rules = {
     "batch": BATCH_AXES,
@@ -80,12 +76,14 @@ def axis_sizes(parallelism: ParallelismConfig, devices: int) -> dict[str, int]:
     """Size of every mesh axis, -1 resolved; UsageError when they do not make that many devices."""
     sizes = [getattr(parallelism, axis) for axis in MESH_AXES]
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise UsageError(f"parallelism: axis sizes are positive, at most one is -1; found {_spell(sizes)}")
+        raise UsageError(
+            f"parallelism: axis sizes are positive, at most one is -1; found {spell_axes(sizes)}"
+        )
     known = math.prod(size for size in sizes if size > 0)
     sizes = [devices // known if size == -1 else size for size in sizes]
     if math.prod(sizes) != devices:
         raise UsageError(
-            f"parallelism: {_spell(sizes)} makes {math.prod(sizes)} devices, but there are {devices}"
+            f"parallelism: {spell_axes(sizes)} makes {math.prod(sizes)} devices, but there are {devices}"
         )
     return dict(zip(MESH_AXES, sizes, strict=True))
 
@@ -97,7 +95,8 @@ def _slices(devices: list[jax.Device]) -> int:
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
-def _spell(sizes: list[int]) -> str:
+def spell_axes(sizes: list[int]) -> str:
+    """`replica=1 x fsdp=8 x …` for the sizes of all mesh axes."""
     return " x ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
 
 
@@ -141,32 +140,6 @@ def _mesh_axis(
 def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
     """Sharding of an array whose axis number `leading` is the batch."""
     return NamedSharding(mesh, P(*([None] * leading), BATCH_AXES))
-
-
-def check_batch(data: DataConfig, mesh: Mesh) -> None:
-    """UsageError unless packed rows divide among the data axes, and their tokens among `sequence`.
-
-    On TPU a device's share of a long row must also divide into blocks of the attention kernel: without it,
-    attention to a long row takes too much memory.
-    """
-    sizes: list[tuple[str, int, tuple[str, ...]]]
-    sizes = [("rows_per_micro_batch", data.rows_per_micro_batch, BATCH_AXES)]
-    lengths = [("row_lengths", length) for length in data.row_lengths] or [("row_length", data.row_length)]
-    sizes += [(name, length, ("sequence",)) for name, length in lengths]
-    shape = _spell([mesh.shape[axis] for axis in MESH_AXES])
-    for name, size, axes in sizes:
-        ways = math.prod(mesh.shape[axis] for axis in axes)
-        if size % ways:
-            raise UsageError(f"data.{name} {size} does not divide by {ways}, as parallelism {shape} asks")
-    on_tpu = mesh.devices.flat[0].platform == "tpu"
-    for name, length in lengths if on_tpu else []:
-        tokens = length // mesh.shape["sequence"]
-        if tokens > LONGEST_PLAIN and tokens % ATTENTION_BLOCK:
-            raise UsageError(
-                f"data.{name} {length} puts {tokens} tokens of a row on a device; the attention kernel "
-                f"works on blocks of {ATTENTION_BLOCK}: make it a multiple of "
-                f"{ATTENTION_BLOCK * mesh.shape['sequence']}"
-            )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -22,7 +22,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tests against the oracle exist only where the oracle is installed (`make oracle`).
 collect_ignore = [] if importlib.util.find_spec("torch") else ["oracle"]
 
-SHORT_ROOMS = ("checkpoints", "data", "models", "tokens")
+SHORT_ROOMS = ("checkpoints", "data", "models", "responses", "sets", "study", "tasks", "tokens")
 """Rooms whose tests all belong to the short set of Python 3.11, where JAX and Flax are older."""
 
 

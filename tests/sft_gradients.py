@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from jax_sft.config import ModelConfig
-from jax_sft.models.export import Tensors
 from jax_sft.models.families import family_of
+from jax_sft.models.weights.write import Tensors
 
 
 def as_tensors(tree: Any, config: ModelConfig, raw: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -3,19 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from jax_sft.analysis.curves import (
-    ChangeBands,
-    CurveShape,
-    change_bands,
-    describe,
-    mean_interval,
-    unpaired_change,
-)
-from jax_sft.analysis.records import RunRecord, StudyRecord, Unit
+from jax_sft.analysis.curves import CurveShape, describe
+from jax_sft.analysis.study import RunResults, StudyResults
+from jax_sft.config import parse_init
+from jax_sft.statistics.bootstrap import ChangeBands, change_bands
+from jax_sft.statistics.intervals import mean_interval, unpaired_change
+from jax_sft.study.records import UnitScores
 
 GROUP_TITLES = {"in_domain": "In domain", "reasoning": "Reasoning", "general": "General", "safety": "Safety"}
 
@@ -89,7 +85,7 @@ class Series:
         return low > 0 or high < 0
 
 
-def build_series(record: StudyRecord) -> list[Series]:
+def build_series(record: StudyResults) -> list[Series]:
     """The curves of every swept run: each group followed by its benchmarks."""
     series = []
     for run in record.swept:
@@ -108,22 +104,23 @@ def distinct(series: Sequence[Series]) -> list[Series]:
     return [s for s in series if s.is_group or (s.run, s.group) not in groups or members[s.run, s.group] > 1]
 
 
-def base_unit(record: StudyRecord, run: RunRecord, benchmark: str) -> Unit | None:
+def base_unit(record: StudyResults, run: RunResults, benchmark: str) -> UnitScores | None:
     """The unit of the weights the run started from: its own step 0, or else its parent's snapshot."""
     if (0, benchmark) in run.units:
         return run.units[0, benchmark]
     parent = next((other for other in record.runs if other.name == run.parent), None)
     if parent is None:
         return None
-    step = run.config.init.partition("@")[2]
-    last = max(parent.identity.get("snapshot_steps") or parent.steps, default=0)
-    return parent.units.get((int(step) if step.isdigit() else last, benchmark))
+    start = parse_init(run.config.init)
+    last = max(parent.expected_steps, default=0)
+    step = last if start is None or start.step is None else start.step
+    return parent.units.get((step, benchmark))
 
 
-def _benchmark_series(record: StudyRecord, run: RunRecord, benchmark: str, group: str) -> Series:
-    units = [u for (_, b), u in sorted(run.units.items()) if b == benchmark and u.score is not None]
+def _benchmark_series(record: StudyResults, run: RunResults, benchmark: str, group: str) -> Series:
+    units = [u for (_, b), u in sorted(run.units.items()) if b == benchmark and u.judged]
     start = base_unit(record, run, benchmark)
-    base = _point(start) if start is not None and start.score is not None else None
+    base = _point(start) if start is not None and start.judged else None
     better = units[0].higher_is_better if units else True
     series = Series(
         run=run.name,
@@ -141,7 +138,7 @@ def _benchmark_series(record: StudyRecord, run: RunRecord, benchmark: str, group
 
 
 def _group_series(
-    record: StudyRecord, run: RunRecord, group: str, members: Sequence[Series]
+    record: StudyResults, run: RunResults, group: str, members: Sequence[Series]
 ) -> Series | None:
     """The mean over the group's benchmarks, at the steps where every one of them is there."""
     shares = [member for member in members if member.is_share]
@@ -182,7 +179,7 @@ def _with_shape(series: Series, changes: list[np.ndarray] | None) -> Series:
     return replace(series, shape=shape, bands=bands, paired=bands is not None, final_low=low, final_high=high)
 
 
-def _paired_changes(base: Unit, later: Sequence[Unit], sign: int) -> np.ndarray | None:
+def _paired_changes(base: UnitScores, later: Sequence[UnitScores], sign: int) -> np.ndarray | None:
     """Item-wise changes against the base, [items, steps]; None unless all units judge the same items."""
     items = list(base.item_scores)
     if not items or not later or any(set(unit.item_scores) != set(items) for unit in later):
@@ -192,17 +189,15 @@ def _paired_changes(base: Unit, later: Sequence[Unit], sign: int) -> np.ndarray 
     return sign * (after_IS - start_I[:, None])
 
 
-def _point(unit: Unit) -> Point:
-    assert unit.score is not None
-    scores = unit.scores
+def _point(unit: UnitScores) -> Point:
     return Point(
         unit.step,
         unit.score,
         unit.low,
         unit.high,
-        _number(scores.get("mean_tokens")),
-        _number(scores.get("truncation_rate")),
-        _number(scores.get("no_answer_rate")),
+        unit.mean_tokens,
+        unit.truncation_rate,
+        unit.no_answer_rate,
     )
 
 
@@ -241,7 +236,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _interval(point: Point) -> tuple[float, float, float]:
     return point.score, point.low, point.high
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)

@@ -1,14 +1,25 @@
-"""One snapshot of a run as a Hugging Face folder."""
+"""Snapshots as Hugging Face folders: one when asked for, or named ones while training goes on."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
 import jax
 import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
 from flax import linen as nn
+from rich.console import Console
 
 from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import Run, Study
-from jax_sft.layout import run_folder
+from jax_sft.errors import JaxSftError
 from jax_sft.models.decoder import init_params
-from jax_sft.models.export import write_huggingface
+from jax_sft.models.weights.write import is_exported, write_huggingface
+from jax_sft.study.folder import export_folder, run_folder
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 
@@ -27,3 +38,89 @@ def export_snapshot(study: Study, run: Run, step: int, target: str) -> None:
     params = load_snapshot(run_folder(study, run.name), step, abstract)
     tokenizer = load_tokenizer(run.tokens)
     write_huggingface(target, run.model, params, tokenizer, load_template(run.tokens, tokenizer))
+
+
+_NOT_PASSED = ("XLA_FLAGS", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""What makes a process part of this job."""
+_LONGEST = 7 * 24 * 3600
+"""Seconds that the other processes wait for process 0 to export; JAX ends a job whose processes do not end
+within minutes of one another."""
+
+
+class Exports:
+    """Writes `exports/STEP` below a run's folder for each of `steps`, one after the other, on process 0.
+
+    A folder that is there is left alone, so that a resumed run makes those that are missing. Leaving the
+    context ends the export under way.
+    """
+
+    def __init__(self, folder: epath.Path, steps: Sequence[int], console: Console) -> None:
+        self._folder, self._console, self._any = folder, console, bool(steps)
+        chosen = steps if jax.process_index() == 0 else ()
+        self._waiting = sorted(step for step in chosen if not is_exported(self._target(step)))
+        self._running: tuple[int, subprocess.Popen[str]] | None = None
+        self._failed: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._running:
+            self._running[1].terminate()
+            self._running[1].communicate()
+
+    def start(self, before: int) -> None:
+        """Start the next export, unless one is under way; snapshots of steps below `before` are committed."""
+        if self._running and self._running[1].poll() is None:
+            return
+        self._collect()
+        if self._waiting and self._waiting[0] < before:
+            step = self._waiting.pop(0)
+            self._running = step, _export(self._folder, step, self._target(step))
+
+    def finish(self, last: int) -> None:
+        """Make all that are left, up to step `last`; JaxSftError naming each that failed.
+
+        Every process calls it, and all return when process 0 has made them.
+        """
+        try:
+            while self._running or self._waiting:
+                self._collect()
+                self.start(last + 1)
+        finally:
+            if self._any and jax.process_count() > 1:
+                everyone = set(range(jax.process_count()))
+                ocp.multihost.sync_global_processes("exports", timeout=_LONGEST, processes=everyone)
+        if self._failed:
+            raise JaxSftError("; ".join(self._failed))
+
+    def _collect(self) -> None:
+        """Wait for the export under way, if there is one."""
+        if not self._running:
+            return
+        (step, process), self._running = self._running, None
+        _, said = process.communicate()
+        target = self._target(step)
+        if process.returncode:
+            last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+            self._failed.append(
+                f"{target}: the export failed ({last}); try `jax-sft export {self._folder} {step} {target}`"
+            )
+        else:
+            self._console.print(f"exported step {step}: {target}")
+
+    def _target(self, step: int) -> epath.Path:
+        return export_folder(self._folder, step)
+
+
+def _export(folder: epath.Path, step: int, target: epath.Path) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
+    return subprocess.Popen(
+        [sys.executable, "-m", "jax_sft", "export", str(folder), str(step), str(target)],
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -23,6 +23,7 @@ from etils import epath
 
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import absolute, read_json, write_json
+from jax_sft.study.folder import snapshots_folder, state_folder
 
 STATES_KEPT = 2
 REMEDY = "earlier saves are intact; mend the cause, then the same command goes on from the last state"
@@ -223,12 +224,12 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 def snapshot_store(run_folder: epath.PathLike, read_only: bool = False) -> Store:
     """The store of a run's snapshots."""
-    return Store(epath.Path(run_folder) / "snapshots", read_only=read_only)
+    return Store(snapshots_folder(run_folder), read_only=read_only)
 
 
 def state_store(run_folder: epath.PathLike) -> Store:
     """The store of a run's resumable state."""
-    return Store(epath.Path(run_folder) / "state", keep=STATES_KEPT)
+    return Store(state_folder(run_folder), keep=STATES_KEPT)
 
 
 @jax.jit
@@ -240,7 +241,7 @@ def to_snapshot(params: Any) -> Any:
 def load_snapshot(run_folder: epath.PathLike, step: int, abstract_params: Any) -> Any:
     """Parameters of one snapshot, typed and sharded as `abstract_params`; JaxSftError if it is unsound."""
     folder = epath.Path(run_folder)
-    if not (folder / "snapshots").exists():
+    if not snapshots_folder(folder).exists():
         raise JaxSftError(f"{folder}: has no snapshots; train the run first")
     with snapshot_store(folder, read_only=True) as store:
         steps = store.steps()

@@ -28,6 +28,7 @@ from jax_sft.data.sources import GENERATORS, load_rows, source_files
 from jax_sft.data.transforms import parse_knobs, transform
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import in_bucket, read_json, write_json
+from jax_sft.study.folder import prepared_folder
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
 
@@ -86,11 +87,6 @@ def run_rows(study: Study, run: Run, tokenizer: Tokenizer, template: ChatTemplat
     if not in_bucket(folder) and (folder / "manifest.json").exists():
         return prepared_rows(*asked, cache)
     return training_rows(*asked)
-
-
-def prepared_folder(study: Study) -> epath.Path:
-    """Where `jax-sft data prepare` puts the rows of a study."""
-    return epath.Path(study.root) / "prepared"
 
 
 def _folder(data: DataConfig, settings: dict[str, Any], cache: epath.PathLike) -> epath.Path:

@@ -19,7 +19,8 @@ from etils import epath
 from jax_sft.config import DataConfig, Option
 from jax_sft.data.records import SUFFIXES, Record, brief, is_built_set, read_records
 from jax_sft.errors import UsageError
-from jax_sft.tokens.hub import data_files
+from jax_sft.hub import data_files
+from jax_sft.tasks.gsm8k import GSM8K_INSTRUCTION
 from jax_sft.tokens.templates import Message
 
 
@@ -36,8 +37,8 @@ class Row:
 
 
 GENERATORS: dict[str, tuple[str, str]] = {
-    "countdown": ("jax_sft.data.countdown", "countdown_rows"),
-    "miniature_base": ("jax_sft.data.miniature", "base_rows"),
+    "countdown": ("jax_sft.tasks.countdown", "countdown_rows"),
+    "miniature_base": ("jax_sft.tasks.miniature", "base_rows"),
 }
 Placed = tuple[str, str, Mapping[str, Any]]
 """A record after where it lies (file and row), and the id of one that has none."""
@@ -45,7 +46,6 @@ MIX = "mix"
 FORMATS = ("rows", "gsm8k")
 ROLES = ("system", "user", "assistant", "tool")
 PROMPT_COLUMNS = ("messages", "message", "prompt")
-GSM8K_INSTRUCTION = "Solve the problem step by step. End with the answer as a number after ####."
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _THINK_TAG = re.compile(r"</?think>")

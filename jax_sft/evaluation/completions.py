@@ -11,13 +11,10 @@ from typing import Any
 from etils import epath
 
 from jax_sft.errors import UsageError
-from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
+from jax_sft.files import read_json, write_json
+from jax_sft.study.folder import completions_file, parts_folder, sampling_file
+from jax_sft.study.records import CompletionLine, Key, read_completions, write_completions
 
-Key = tuple[str, int]
-"""(item, sample)"""
-FIELDS = ("item", "sample", "completion", "tokens", "finish")
-SAMPLING = "sampling.json"
-"""Beside the completions: the settings they were drawn with."""
 FLUSH_COUNT = 64
 FLUSH_SECONDS = 10.0
 
@@ -25,8 +22,8 @@ FLUSH_SECONDS = 10.0
 class CompletionsFile:
     """The completions of one unit (run, step, benchmark).
 
-    The folder holds `completions.jsonl` once the unit is whole, `parts/` until then, and `sampling.json`:
-    the settings with which they were drawn.
+    The folder holds one file of completions once the unit is whole, parts of it until then, and the settings
+    with which they were drawn.
     """
 
     def __init__(self, folder: epath.Path, expected: list[Key], settings: dict[str, Any]) -> None:
@@ -34,14 +31,13 @@ class CompletionsFile:
 
         UsageError when what is there was drawn with other settings, or is not among the expected.
         """
-        self.path = folder / "completions.jsonl"
-        self._parts = folder / "parts"
+        self.path, self._parts = completions_file(folder), parts_folder(folder)
         self._expected, self._wanted = expected, set(expected)
-        self._rows: dict[Key, dict[str, Any]] = {}
-        self._waiting: list[dict[str, Any]] = []
+        self._lines: dict[Key, CompletionLine] = {}
+        self._waiting: list[CompletionLine] = []
         self._flushed = time.monotonic()
         self._number = 0
-        self._settings, self._settings_path = settings, folder / SAMPLING
+        self._settings, self._settings_path = settings, sampling_file(folder)
         check_settings(folder, settings)
         if self.path.exists():
             self._read_whole()
@@ -52,13 +48,13 @@ class CompletionsFile:
 
     def missing(self) -> list[Key]:
         """Completions still to draw, in order."""
-        return [key for key in self._expected if key not in self._rows]
+        return [key for key in self._expected if key not in self._lines]
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, line: CompletionLine) -> None:
         """Keep one completion; written to disk soon, and into the final file with the last one."""
-        self._rows[row["item"], row["sample"]] = row
-        self._waiting.append(row)
-        if len(self._rows) == len(self._expected):
+        self._lines[line.key] = line
+        self._waiting.append(line)
+        if len(self._lines) == len(self._expected):
             self._finish()
         elif len(self._waiting) >= FLUSH_COUNT or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
@@ -72,22 +68,22 @@ class CompletionsFile:
         self._flushed = time.monotonic()
 
     def _finish(self) -> None:
-        self._write(self.path, [self._rows[key] for key in self._expected])
+        self._write(self.path, [self._lines[key] for key in self._expected])
         self._waiting = []
         if self._parts.exists():
             self._parts.rmtree()
 
-    def _write(self, path: epath.Path, rows: list[dict[str, Any]]) -> None:
+    def _write(self, path: epath.Path, lines: list[CompletionLine]) -> None:
         if not self._settings_path.exists():
             write_json(self._settings_path, self._settings)
-        write_jsonl(path, rows)
+        write_completions(path, lines)
 
     def _read_whole(self) -> None:
-        """Rows of the final file; some are missing when the benchmark asks for more samples than it did."""
-        for row in read_jsonl(self.path):
-            if not self._keep(row):
+        """Lines of the final file; some are missing when the benchmark asks for more samples than it did."""
+        for line in read_completions(self.path):
+            if not self._keep(line):
                 raise UsageError(
-                    f"{self.path}: holds item {row.get('item')!r} sample {row.get('sample')!r}, which the "
+                    f"{self.path}: holds item {line.item!r} sample {line.sample!r}, which the "
                     "benchmark does not ask for now; restore it, give it another name, or remove the file"
                 )
 
@@ -95,20 +91,20 @@ class CompletionsFile:
         numbers = sorted(int(part.stem) for part in self._parts.glob("*.jsonl") if part.stem.isdecimal())
         self._number = max(numbers, default=-1) + 1
         for number in numbers:
-            for row in _readable(self._parts / f"{number:05d}.jsonl"):
-                self._keep(row)
+            for line in _readable(self._parts / f"{number:05d}.jsonl"):
+                self._keep(line)
 
-    def _keep(self, row: dict[str, Any]) -> bool:
-        """Whether the row is one of the expected; it is kept then."""
-        known = all(name in row for name in FIELDS) and (row["item"], row["sample"]) in self._wanted
-        if known:
-            self._rows[row["item"], row["sample"]] = row
-        return known
+    def _keep(self, line: CompletionLine) -> bool:
+        """Whether the line is one of the expected; it is kept then."""
+        if line.key not in self._wanted:
+            return False
+        self._lines[line.key] = line
+        return True
 
 
 def check_settings(folder: epath.Path, settings: dict[str, Any]) -> bool:
     """Whether the unit's folder holds something drawn; UsageError when that was with other settings."""
-    path = folder / SAMPLING
+    path = sampling_file(folder)
     if not path.exists():
         return False
     stored = read_json(path)
@@ -121,9 +117,9 @@ def check_settings(folder: epath.Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def _readable(part: epath.Path) -> Iterator[dict[str, Any]]:
-    """The rows of a part up to where it is damaged, if it is."""
+def _readable(part: epath.Path) -> Iterator[CompletionLine]:
+    """The lines of a part up to where it is damaged, if it is."""
     try:
-        yield from read_jsonl(part)
+        yield from read_completions(part)
     except (UsageError, UnicodeDecodeError):
         return

@@ -4,27 +4,26 @@ All missing completions of a snapshot go through the engine as one stream, so th
 from one benchmark to the next; meanwhile the next snapshot is read. Scoring follows, from the files.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jax_sft.checkpoints.store import snapshot_store
-from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study
+from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study, TokensConfig
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.completions import CompletionsFile, check_settings
-from jax_sft.evaluation.results import find_benchmark, score, store_items
-from jax_sft.files import read_json
-from jax_sft.generation.engine import Completion, Engine, Request
-from jax_sft.layout import run_folder, unit_folder
+from jax_sft.evaluation.items import find_benchmark, store_items
+from jax_sft.evaluation.score import score
+from jax_sft.generation.backend import Completion, Request
+from jax_sft.generation.engine import Engine
 from jax_sft.models.decoder import Params
 from jax_sft.sharding import make_generation_mesh
-from jax_sft.studies import run_from_json
+from jax_sft.study.folder import run_file, run_folder, snapshots_folder, unit_folder, unit_folders
+from jax_sft.study.records import CompletionLine, RunRecord
+from jax_sft.terminal import progress_of_completions
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
@@ -32,7 +31,16 @@ from jax_sft.tokens.tokenizer import Tokenizer
 
 Prompts = dict[str, tuple[int, ...]]
 """Tokens of each item's prompt, by item id."""
-EngineKey = tuple[ModelConfig, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """How a run reads and writes: its tokenizer, and every benchmark's prompts in its template."""
+
+    tokenizer: Tokenizer
+    template_hash: str
+    stops: tuple[int, ...]
+    prompts: dict[str, Prompts]
 
 
 @dataclass
@@ -43,20 +51,12 @@ class _Unit:
     file: CompletionsFile
     prompts: Prompts
 
-    def requests(self) -> Iterator[Request]:
-        """The missing completions; item ids carry the benchmark's name, which keeps their keys apart."""
+    def requests(self) -> Iterator[tuple[Request, str]]:
+        """The missing completions, each with its item; the ids keep apart what several benchmarks ask."""
         b = self.benchmark
         for item, sample in self.file.missing():
-            yield Request(
-                f"{b.name}/{item}",
-                sample,
-                self.prompts[item],
-                b.max_new_tokens,
-                b.temperature,
-                b.top_p,
-                b.top_k,
-                b.min_p,
-            )
+            prompt = self.prompts[item]
+            yield Request(f"{b.name}/{item}", sample, prompt, b.max_new_tokens, b.sampling), item
 
 
 @dataclass
@@ -78,42 +78,40 @@ class Sweep:
         """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit."""
         self.study = study
         self.console = console or Console(stderr=True, soft_wrap=True)
-        self.engines: dict[EngineKey, Engine] = {}
+        self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Engine] = {}
         self.mesh = make_generation_mesh(study.evaluation.tensor)
+        self._voices: dict[str, _Voice] = {}
         for b in benchmarks:
             self._check_drawn(b)
         self.asked = [(b, store_items(study, b)) for b in benchmarks]
 
-    def plan(self, run: Run, steps: Sequence[int]) -> Work:
+    def todo(self, run: Run, steps: Sequence[int]) -> Work:
         """What is still to do for the run's snapshots at `steps`; finds bad input before any work is done."""
-        tokenizer = load_tokenizer(run.tokens)
-        template = load_template(run.tokens, tokenizer)
-        self._check_template(run, template.hash)
-        prompts = {
-            b.name: {
-                item.id: tuple(render_prompt(tokenizer, template, item.messages).tolist()) for item in items
-            }
-            for b, items in self.asked
-        }
+        voice = self._voice(run.tokens)
+        self._check_template(run, voice.template_hash)
         todo = []
         for step in steps:
-            units = [self._unit(run, step, b, prompts[b.name]) for b, _ in self.asked]
+            units = [self._unit(run, step, b, voice.prompts[b.name]) for b, _ in self.asked]
             if missing := [unit for unit in units if unit.file.missing()]:
                 todo.append((step, missing))
-        self._check_room([unit for _, units in todo for unit in units])
-        return Work(run, tokenizer, self._engine(run, stop_ids(tokenizer, template)), todo)
+        self._check_context([unit for _, units in todo for unit in units])
+        return Work(run, voice.tokenizer, self._engine(run, voice.stops), todo)
 
     def generate(self, work: Work) -> None:
         """Draw every missing completion; JaxSftError when no snapshot could be used."""
         for step, units, params in self._snapshots(work):
-            by_name = {unit.benchmark.name: unit.file for unit in units}
-            requests = [request for unit in units for request in unit.requests()]
+            asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
+            owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
+            work.engine.load(params)
+            answers = work.engine.generate((request for _, request, _ in asked), self.study.evaluation.seed)
             try:
-                with _progress(self.console, f"{work.run.name} @ {step}", len(requests)) as advance:
-                    for one in work.engine.generate(params, requests, self.study.evaluation.seed):
-                        name, _, item = one.item.partition("/")
-                        by_name[name].add(_row(replace(one, item=item), work.tokenizer))
-                        advance(one.generated)
+                with progress_of_completions(
+                    self.console, f"{work.run.name} @ {step}", len(asked)
+                ) as advance:
+                    for request, completion in answers:
+                        file, item = owners[request.id, request.sample]
+                        file.add(_line(item, request.sample, completion, work.tokenizer))
+                        advance(completion.token_count)
             finally:
                 for unit in units:
                     unit.file.flush()
@@ -141,6 +139,22 @@ class Sweep:
         if work.todo and not used:
             raise JaxSftError(f"{store.folder}: no snapshot could be used; train run {work.run.name} again")
 
+    def _voice(self, tokens: TokensConfig) -> _Voice:
+        """Made once for all runs that read and write alike."""
+        key = repr(tokens)
+        if key not in self._voices:
+            tokenizer = load_tokenizer(tokens)
+            template = load_template(tokens, tokenizer)
+            prompts = {
+                b.name: {
+                    item.id: tuple(render_prompt(tokenizer, template, item.messages).tolist())
+                    for item in items
+                }
+                for b, items in self.asked
+            }
+            self._voices[key] = _Voice(tokenizer, template.hash, stop_ids(tokenizer, template), prompts)
+        return self._voices[key]
+
     def _unit(self, run: Run, step: int, b: BenchmarkConfig, prompts: Prompts) -> _Unit:
         expected = [(item, sample) for item in prompts for sample in range(b.samples)]
         folder = unit_folder(self.study, run.name, step, b.name)
@@ -150,10 +164,7 @@ class Sweep:
         """All that a completion depends on besides snapshot, item and sample."""
         return {
             "max_new_tokens": b.max_new_tokens,
-            "temperature": b.temperature,
-            "top_p": b.top_p,
-            "top_k": b.top_k,
-            "min_p": b.min_p,
+            **asdict(b.sampling),
             "seed": self.study.evaluation.seed,
             "compute_dtype": self.study.evaluation.compute_dtype,
         }
@@ -161,12 +172,11 @@ class Sweep:
     def _check_drawn(self, b: BenchmarkConfig) -> None:
         """One curve holds completions of one kind: all are drawn with the settings of the first."""
         for run in self.study.runs:
-            evals = run_folder(self.study, run.name) / "evals"
-            for step in sorted(evals.iterdir()) if evals.exists() else ():
-                if check_settings(step / b.name, self._settings(b)):
+            for _, name, folder in unit_folders(self.study, run.name):
+                if name == b.name and check_settings(folder, self._settings(b)):
                     return
 
-    def _check_room(self, units: Sequence[_Unit]) -> None:
+    def _check_context(self, units: Sequence[_Unit]) -> None:
         """The longest prompt of every benchmark must leave room for its completion."""
         context = self.study.evaluation.context
         for unit in units:
@@ -186,11 +196,13 @@ class Sweep:
         return self.engines[key]
 
     def _check_template(self, run: Run, template_hash: str) -> None:
-        path = run_folder(self.study, run.name) / "run.json"
-        if read_json(path).get("template_hash") != template_hash:
+        folder = run_folder(self.study, run.name)
+        record = RunRecord.read(folder)
+        if record is None or record.template_hash != template_hash:
             raise UsageError(
-                f"run {run.name}: its chat template is not the one that it was trained with, by {path}; "
-                "restore tokens.template and its options, or train the run again under another name"
+                f"run {run.name}: its chat template is not the one that it was trained with, by "
+                f"{run_file(folder)}; restore tokens.template and its options, or train the run again under "
+                "another name"
             )
 
 
@@ -212,25 +224,26 @@ def sweep(
     names = list(dict.fromkeys(benchmarks or [b.name for b in study.benchmarks]))
     sweeper = Sweep(study, [find_benchmark(study, name) for name in names], console)
     chosen = [trained_run(study, name) for name in dict.fromkeys(runs)]
-    works = [sweeper.plan(run, snapshots_to_sweep(study, run, steps)) for run in chosen]
+    works = [sweeper.todo(run, snapshots_to_sweep(study, run, steps)) for run in chosen]
     for work in works:
         sweeper.generate(work)
     score(study, runs, steps, names)
 
 
 def trained_run(study: Study, name: str) -> Run:
-    """The run as it was trained, flags included: what run.json says; JaxSftError when it is not trained."""
-    path = run_folder(study, name) / "run.json"
-    if not path.exists():
-        raise JaxSftError(f"{path}: no such file; train run {name} first")
-    return run_from_json(read_json(path)["run"], str(path))
+    """The run as it was trained, flags included: what its record says; JaxSftError when it is not trained."""
+    folder = run_folder(study, name)
+    record = RunRecord.read(folder)
+    if record is None:
+        raise JaxSftError(f"{run_file(folder)}: no such file; train run {name} first")
+    return record.run
 
 
 def snapshots_to_sweep(study: Study, run: Run, steps: Sequence[int] | None) -> list[int]:
     """Steps of the run's finished snapshots, or those asked for; an error names what is absent."""
     folder = run_folder(study, run.name)
     present: list[int] = []
-    if (folder / "snapshots").exists():
+    if snapshots_folder(folder).exists():
         with snapshot_store(folder, read_only=True) as store:
             present = store.steps()
     if not present:
@@ -242,39 +255,6 @@ def snapshots_to_sweep(study: Study, run: Run, steps: Sequence[int] | None) -> l
     return sorted(set(steps or present))
 
 
-def _row(completion: Completion, tokenizer: Tokenizer) -> dict[str, str | int]:
-    return {
-        "item": completion.item,
-        "sample": completion.sample,
-        "completion": tokenizer.decode(list(completion.tokens)),
-        "tokens": completion.generated,
-        "finish": completion.finish,
-    }
-
-
-@contextmanager
-def _progress(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over completions with tokens per second; one line at the end where there is no terminal."""
-    bar = Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} tokens/s"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task(name, total=total, rate="-")
-    start, tokens, done = time.perf_counter(), 0, 0
-
-    def advance(generated: int) -> None:
-        nonlocal tokens, done
-        tokens, done = tokens + generated, done + 1
-        rate = tokens / (time.perf_counter() - start)
-        bar.update(task, advance=1, rate=f"{rate:,.0f}")
-
-    with bar:
-        yield advance
-    if not console.is_terminal:
-        seconds = time.perf_counter() - start
-        console.print(f"{name}: {done} completions, {tokens / seconds:,.0f} tokens/s, {seconds:.1f} s")
+def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:
+    text = tokenizer.decode(list(completion.tokens))
+    return CompletionLine(item, sample, text, completion.token_count, completion.finish)

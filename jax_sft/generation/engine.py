@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 
 from jax_sft.config import EvaluationConfig, ModelConfig
 from jax_sft.errors import UsageError
-from jax_sft.generation.sampling import Sampling, completion_key
+from jax_sft.generation.backend import Completion, Request
+from jax_sft.generation.sampling import SlotSampling, completion_key
 from jax_sft.generation.slots import (
     Chunk,
     Refill,
@@ -33,33 +34,6 @@ from jax_sft.models.decoder import Params, init_params
 from jax_sft.sharding import GENERATION_RULES, batch_sharding, place_abstract, replicated
 
 SMALLEST_BUCKET = 32
-
-
-@dataclass(frozen=True)
-class Request:
-    """One completion to draw."""
-
-    item: str
-    sample: int
-    prompt: tuple[int, ...]
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What came back: the new tokens, the closing stop token not among them."""
-
-    item: str
-    sample: int
-    tokens: tuple[int, ...]
-    generated: int
-    """Tokens generated, the stop token counted."""
-    finish: str
-    """`stop` (a stop token came) or `length` (the limit was reached)."""
 
 
 @dataclass
@@ -87,6 +61,7 @@ class Engine:
         self.prefill_rows = fill_ways(evaluation.prefill_rows, ways)
         self.decode_compilations = 0
         """Times the decode program was traced; 1 after any number of snapshots."""
+        self._params: Params | None = None
         self._compile()
 
     def _compile(self) -> None:
@@ -151,30 +126,41 @@ class Engine:
         length, new, context = len(request.prompt), request.max_new_tokens, self.evaluation.context
         if length == 0 or new < 1:
             raise UsageError(
-                f"item {request.item}: a prompt of {length} tokens and max_new_tokens {new}; "
+                f"item {request.id}: a prompt of {length} tokens and max_new_tokens {new}; "
                 "both must be at least 1"
             )
         if max(request.prompt) >= self.model.vocab_size:
             raise UsageError(
-                f"item {request.item}: its prompt holds token {max(request.prompt)}, the model knows those "
+                f"item {request.id}: its prompt holds token {max(request.prompt)}, the model knows those "
                 f"below {self.model.vocab_size}: the tokenizer is not the model's"
             )
         if length + new > context:
             raise UsageError(
-                f"item {request.item}: its prompt of {length} tokens and max_new_tokens {new} do not fit "
+                f"item {request.id}: its prompt of {length} tokens and max_new_tokens {new} do not fit "
                 f"evaluation.context {context}: raise it to {length + new} or lower max_new_tokens"
             )
 
-    def generate(self, params: Params, requests: Iterable[Request], seed: int = 0) -> Iterator[Completion]:
-        """Completions in the order in which they end. UsageError at once if a request cannot be answered."""
+    def load(self, params: Params) -> None:
+        """Decode with these weights from now on; they lie as `abstract_params` says."""
+        self._params = params
+
+    def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
+        """Each request with its completion, in the order in which they end.
+
+        UsageError at once if a request cannot be answered, or no weights were loaded.
+        """
+        if self._params is None:
+            raise UsageError("the engine has no weights: load some first")
         queue = deque(requests)
         for request in queue:
             self.check(request)
-        return self._generate(params, queue, seed)
+        return self._generate(self._params, queue, seed)
 
-    def _generate(self, params: Params, queue: deque[Request], seed: int) -> Iterator[Completion]:
+    def _generate(
+        self, params: Params, queue: deque[Request], seed: int
+    ) -> Iterator[tuple[Request, Completion]]:
         live: dict[int, _Live] = {}
-        ended: list[Completion] = []
+        ended: list[tuple[Request, Completion]] = []
         with jax.set_mesh(self.mesh):
             slots = self._empty()
         while queue or live:
@@ -185,20 +171,20 @@ class Engine:
             ended = self._collect(live, jax.device_get(chunk))
         yield from ended
 
-    def _collect(self, live: dict[int, _Live], chunk: Chunk) -> list[Completion]:
+    def _collect(self, live: dict[int, _Live], chunk: Chunk) -> list[tuple[Request, Completion]]:
         """Hand the new tokens to their requests; those that ended leave their slots."""
         ended = []
-        for slot, one in sorted(live.items()):
-            one.tokens.extend(chunk.tokens_BC[slot, : chunk.made_B[slot]].tolist())
+        for slot, sequence in sorted(live.items()):
+            sequence.tokens.extend(chunk.tokens_BC[slot, : chunk.made_B[slot]].tolist())
             if not chunk.active_B[slot]:
-                ended.append(self._completion(live.pop(slot)))
+                ended.append((sequence.request, self._completion(sequence.tokens)))
+                del live[slot]
         return ended
 
-    def _completion(self, one: _Live) -> Completion:
-        stopped = one.tokens[-1] in self.stop_ids
-        kept = tuple(one.tokens[:-1] if stopped else one.tokens)
-        finish = "stop" if stopped else "length"
-        return Completion(one.request.item, one.request.sample, kept, len(one.tokens), finish)
+    def _completion(self, tokens: list[int]) -> Completion:
+        stopped = tokens[-1] in self.stop_ids
+        kept = tuple(tokens[:-1] if stopped else tokens)
+        return Completion(kept, len(tokens), "stop" if stopped else "length")
 
     def _fill(
         self, params: Params, slots: Slots, queue: deque[Request], live: dict[int, _Live], seed: int
@@ -257,11 +243,11 @@ def _orders(slots: int, starts: dict[int, Request], rows: dict[tuple[int, ...], 
         prompt_B=column([rows[r.prompt] for r in requests], np.int32, otherwise=-1),
         token_B=column([r.prompt[-1] for r in requests], np.int32),
         limit_B=column([r.max_new_tokens for r in requests], np.int32),
-        keys_B2=column([completion_key(seed, r.item, r.sample) for r in requests], np.uint32),
-        sampling=Sampling(
-            temperature_B=column([r.temperature for r in requests], np.float32),
-            top_p_B=column([r.top_p for r in requests], np.float32),
-            top_k_B=column([r.top_k for r in requests], np.int32),
-            min_p_B=column([r.min_p for r in requests], np.float32),
+        keys_B2=column([completion_key(seed, r.id, r.sample) for r in requests], np.uint32),
+        sampling=SlotSampling(
+            temperature_B=column([r.sampling.temperature for r in requests], np.float32),
+            top_p_B=column([r.sampling.top_p for r in requests], np.float32),
+            top_k_B=column([r.sampling.top_k for r in requests], np.int32),
+            min_p_B=column([r.sampling.min_p for r in requests], np.float32),
         ),
     )

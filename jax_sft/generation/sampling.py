@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Sampling(NamedTuple):
+class SlotSampling(NamedTuple):
     """Settings of each slot, arrays [B]."""
 
     temperature_B: jax.Array
@@ -28,7 +28,7 @@ def completion_key(seed: int, item: str, sample: int) -> np.ndarray:
     return np.frombuffer(hashlib.blake2b(named, digest_size=8).digest(), "<u4").astype(np.uint32)
 
 
-def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: Sampling) -> jax.Array:
+def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: SlotSampling) -> jax.Array:
     """Next token of each slot [B]; the draw for the n-th token of a completion uses its key and n alone."""
     greedy_B = jnp.argmax(logits_BV, axis=-1)
     sampled_B = jax.lax.cond(
@@ -39,7 +39,7 @@ def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, samplin
     return jnp.where(sampling.temperature_B > 0, sampled_B, greedy_B).astype(jnp.int32)
 
 
-def _draw(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: Sampling) -> jax.Array:
+def _draw(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: SlotSampling) -> jax.Array:
     temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
     scaled_BV = logits_BV / temperature_B1
     filtered = (sampling.top_p_B < 1) | (sampling.top_k_B > 0) | (sampling.min_p_B > 0)
@@ -52,7 +52,7 @@ def _draw(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling
     return jnp.argmax(scaled_BV + jax.vmap(noise)(keys_B2, count_B), axis=-1)
 
 
-def keep_likely(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
+def keep_likely(logits_BV: jax.Array, sampling: SlotSampling) -> jax.Array:
     """Logits with all but the tokens allowed by top-k, then top-p, then min-p set to -inf.
 
     Top-p keeps the fewest tokens whose probabilities, after top-k, reach p; min-p keeps those at least

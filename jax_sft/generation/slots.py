@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import ModelConfig
-from jax_sft.generation.sampling import Sampling, choose
+from jax_sft.generation.sampling import SlotSampling, choose
 from jax_sft.models.decoder import Params, forward_rows, forward_token, logits
 from jax_sft.models.kv_cache import KVCache, insert, make_cache
 from jax_sft.sharding import BATCH_AXES
@@ -38,7 +38,7 @@ class Progress:
     """New tokens at most."""
     keys_B2: jax.Array
     """Raw random key of the completion."""
-    sampling: Sampling
+    sampling: SlotSampling
 
 
 @flax.struct.dataclass
@@ -59,7 +59,7 @@ class Refill:
     """Last token of its prompt."""
     limit_B: jax.Array
     keys_B2: jax.Array
-    sampling: Sampling
+    sampling: SlotSampling
 
 
 @flax.struct.dataclass
@@ -83,7 +83,7 @@ def empty_slots(config: ModelConfig, slots: int, context: int, dtype: jnp.dtype)
         count_B=integers_B,
         limit_B=integers_B,
         keys_B2=jnp.zeros((slots, 2), jnp.uint32),
-        sampling=Sampling(floats_B, floats_B, integers_B, floats_B),
+        sampling=SlotSampling(floats_B, floats_B, integers_B, floats_B),
     )
     return Slots(make_cache(config, slots, context, dtype), progress)
 

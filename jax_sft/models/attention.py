@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jax_sft.models.splash import block_size, splash_rows
+from jax_sft.models.kernels.splash import block_size, splash_rows
 from jax_sft.sharding import platform
 
 QUERY_CHUNK = 128

@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 
 from jax_sft.config import Remat
-from jax_sft.models.splash import RESIDUALS
+from jax_sft.models.kernels.splash import RESIDUALS
 
 _policies = jax.checkpoint_policies
 POLICIES: dict[str, Callable[..., Any]] = {

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.planning.hlo_costs import Cost
-from jax_sft.planning.options import TIMEOUT
+from jax_sft.options import TIMEOUT
+from jax_sft.planning.hlo import Cost
 from jax_sft.planning.programs import Program
 
 ENVIRONMENT = {

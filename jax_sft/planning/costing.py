@@ -11,10 +11,10 @@ from jax_sft.checkpoints.store import STATES_KEPT
 from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.generation.engine import fill_ways
-from jax_sft.models.flops import model_flops
-from jax_sft.models.splash import block_size
+from jax_sft.models.kernels.splash import block_size
+from jax_sft.models.size import model_flops
+from jax_sft.options import HBM_SHARE, TIMEOUT
 from jax_sft.planning.compiling import Facts, compile_facts
-from jax_sft.planning.options import HBM_SHARE, TIMEOUT
 from jax_sft.planning.programs import decode_program, train_program
 from jax_sft.planning.roofline import (
     Roofline,

@@ -5,9 +5,8 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from jax_sft.analysis.figures import VEGA_LITE
-from jax_sft.analysis.pages import page_templates
-from jax_sft.analysis.style import CONFIG, GREY, INK, PALETTE, panel
+from jax_sft.pages.page import page_templates
+from jax_sft.pages.style import CONFIG, GREY, INK, PALETTE, VEGA_LITE, panel
 from jax_sft.planning.costing import RunPlan
 from jax_sft.planning.tables import COLUMNS, GIB, StudyPlan, notes, row, settings_text
 

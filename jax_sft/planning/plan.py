@@ -11,9 +11,8 @@ from jax_sft.config import Run, Study
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError
 from jax_sft.files import write_atomically, write_json
-from jax_sft.layout import study_folder
+from jax_sft.options import PlanOptions
 from jax_sft.planning.costing import RunPlan, Settings, load_prices, plan_sweep, plan_training
-from jax_sft.planning.options import PlanOptions
 from jax_sft.planning.page import render
 from jax_sft.planning.search import search
 from jax_sft.planning.tables import TERMINAL_WIDTH, StudyPlan, as_json, notes, terminal_table
@@ -25,6 +24,7 @@ from jax_sft.planning.workload import (
     sweep_workload,
     workload,
 )
+from jax_sft.study.folder import plan_folder
 
 
 def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath.Path:
@@ -39,7 +39,7 @@ def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath
     Console(width=TERMINAL_WIDTH).print(terminal_table(plan))
     for line in notes(plan):
         print(line)
-    folder = study_folder(study) / "plan"
+    folder = plan_folder(study)
     write_atomically(folder / "index.html", render(plan))
     write_json(folder / "plan.json", [as_json(each) for each in plan.runs])
     print(f"plan: {folder / 'index.html'}")

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from jax_sft.config import EvaluationConfig, Run, replace
 from jax_sft.generation.engine import Engine
 from jax_sft.planning.topologies import Topology, parse_topology
-from jax_sft.sharding import check_batch, make_generation_mesh, make_mesh
-from jax_sft.studies import run_from_json, run_to_json
-from jax_sft.training.step import DeviceBatch, PackedRows, abstract_state, batch_shardings, compile_step
+from jax_sft.sharding import make_generation_mesh, make_mesh
+from jax_sft.study.document import run_from_json, run_to_json
+from jax_sft.training.placement import DeviceBatch, PackedRows, batch_shardings, check_batch
+from jax_sft.training.step import abstract_state, compile_step
 
 Kind = Literal["train", "decode"]
 TOTAL_STEPS = 1000

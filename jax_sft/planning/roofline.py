@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jax_sft.config import ModelConfig
-from jax_sft.planning.hlo_costs import Cost, Traffic
+from jax_sft.planning.hlo import Cost, Traffic
 from jax_sft.planning.topologies import Topology
 
 PRODUCTS = {"dkv": 4, "dq": 3, "fwd": 2}

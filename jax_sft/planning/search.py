@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Remat, Run, replace
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.models.flops import model_size
-from jax_sft.models.splash import block_size
+from jax_sft.models.kernels.splash import block_size
+from jax_sft.models.size import model_size
 from jax_sft.planning.costing import Settings, TrainPlan, plan_training
 from jax_sft.planning.topologies import Topology
 from jax_sft.planning.workload import Workload

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from jax_sft.errors import JaxSftError
 from jax_sft.files import write_json
-from jax_sft.planning import hlo, hlo_costs
+from jax_sft.planning.hlo import cost_of
 from jax_sft.planning.programs import Program, lower, mesh_of, state_bytes
 from jax_sft.training.step import TPU_OPTIONS
 
@@ -106,7 +106,7 @@ def _compile(program: Program, lowered: Any, options: dict[str, str], mesh: Mesh
         },
         "compile_seconds": seconds,
         "hlo_characters": len(text),
-        "cost": hlo_costs.cost_of(hlo.parse(text), per_slice, program.topology.slices).to_json(),
+        "cost": cost_of(text, per_slice, program.topology.slices).to_json(),
     }
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jax_sft.checkpoints.schedules import snapshot_steps
 from jax_sft.config import BenchmarkConfig, DataConfig, Run, Study
-from jax_sft.data.loader import BatchPlan
+from jax_sft.data.batches import BatchPlan
 from jax_sft.data.prepared import run_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.evaluation.benchmarks.base import load_items
+from jax_sft.study.schedule import snapshot_steps
+from jax_sft.tasks.task import load_items
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 

@@ -6,8 +6,8 @@ from etils import epath
 from jax_sft import files
 from jax_sft.config import TokensConfig
 from jax_sft.errors import UsageError
+from jax_sft.hub import TOKENIZER, local_folder
 from jax_sft.tokens import sentencepiece
-from jax_sft.tokens.hub import TOKENIZER, local_folder
 from jax_sft.tokens.smollm2 import smollm2_tokenizer
 from jax_sft.tokens.tokenizer import Tokenizer
 

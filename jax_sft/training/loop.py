@@ -4,28 +4,27 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jax_sft.checkpoints.schedules import snapshot_steps
+from jax_sft.checkpoints.export import Exports
 from jax_sft.checkpoints.store import snapshot_store, state_store
 from jax_sft.config import Run, Study
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.data.batches import BatchPlan, iterate
 from jax_sft.data.prepared import run_rows
 from jax_sft.errors import UsageError
-from jax_sft.sharding import check_batch, make_mesh
+from jax_sft.sharding import make_mesh
+from jax_sft.study.schedule import snapshot_steps
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import ChatTemplate, load_template
-from jax_sft.training.exports import Exports
 from jax_sft.training.metrics import GradientsNotFinite, Reporter
+from jax_sft.training.placement import check_batch, held_rows, place_batch
 from jax_sft.training.preemption import Preemption
-from jax_sft.training.room import check_room
 from jax_sft.training.saves import Saves, last_sound_state
-from jax_sft.training.start import start_state, write_identity
+from jax_sft.training.sizes import check_room
+from jax_sft.training.start import start_state, write_record
 from jax_sft.training.step import (
     TrainState,
     abstract_state,
     compile_plain,
     compile_step,
-    held_rows,
-    place_batch,
 )
 from jax_sft.training.trace import Trace, check_trace
 
@@ -46,7 +45,7 @@ def train(study: Study, run: Run) -> None:
     exported = export_steps(run, plan, steps)
     check_trace(run)
     check_room(study, run, steps, exported)
-    folder = write_identity(study, run, plan, template, steps)
+    folder = write_record(study, run, plan, template, steps)
     console.print(f"{run.name}: {plan.report()}")
     with (
         Preemption() as preemption,

@@ -1,4 +1,4 @@
-"""What training reports: each step's numbers in metrics.jsonl and TensorBoard, and a progress bar.
+"""What training reports: each step's numbers, MFU and goodput among them.
 
 With WANDB_PROJECT in the environment, Weights & Biases gets the same numbers.
 """
@@ -14,18 +14,19 @@ from typing import IO, Any, Self
 import jax
 from etils import epath
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from jax_sft.config import Run
-from jax_sft.data.loader import Batch
+from jax_sft.data.batches import Batch
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import in_bucket, read_jsonl, write_atomically, write_jsonl
+from jax_sft.files import in_bucket, read_json, read_jsonl, write_atomically, write_json, write_jsonl
+from jax_sft.models.size import model_flops
+from jax_sft.study.folder import metrics_file, started_file, tensorboard_folder
+from jax_sft.terminal import bar
 from jax_sft.training.step import Metrics
-from jax_sft.training.throughput import Throughput
 
 REWRITE_EVERY = 50
-"""Lines between rewrites of metrics.jsonl where files cannot be appended to (gs://)."""
+"""Lines between rewrites of the metrics where files cannot be appended to (gs://)."""
 SKIPS_IN_A_ROW = 10
 """Steps without a finite gradient after which training stops."""
 
@@ -133,7 +134,7 @@ class MetricsLog:
     """Sinks for a run's numbers; a resumed run drops the lines of steps it is about to redo."""
 
     def __init__(self, folder: epath.Path, start_step: int) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path = metrics_file(folder)
         self._lines = [line for line in _earlier_lines(self.path) if line["step"] <= start_step]
         self.productive_seconds = sum(line.get("productive_seconds", 0.0) for line in self._lines)
         """Of the steps that are there already."""
@@ -142,7 +143,7 @@ class MetricsLog:
         self._board: SummaryWriter | None = None
         if not in_bucket(folder):
             self._file = self.path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+            self._board = SummaryWriter(str(tensorboard_folder(folder)), purge_step=start_step + 1)
         self._wandb = _wandb_run(folder) if os.environ.get("WANDB_PROJECT") else None
 
     def write(self, line: dict[str, Any]) -> None:
@@ -207,15 +208,8 @@ class TrainProgress:
     def __init__(self, name: str, total: int, done: int, console: Console) -> None:
         self._console, self._name, self._total = console, name, total
         self._every = max(1, total // 10)
-        self._bar = Progress(
-            TextColumn(f"[bold]{name}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  {task.fields[rate]} tokens/s"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        columns = "loss {task.fields[loss]}  {task.fields[rate]} tokens/s"
+        self._bar = bar(console, f"[bold]{name}", columns)
         self._task = self._bar.add_task(name, total=total, completed=done, loss="-", rate="-")
 
     def __enter__(self) -> Self:
@@ -234,3 +228,50 @@ class TrainProgress:
         self._bar.update(self._task, completed=step, loss=loss, rate=rate)
         if not self._console.is_terminal and (step % self._every == 0 or step == self._total):
             self._console.print(f"{self._name}: step {step}/{self._total}  loss {loss}  {rate} tokens/s")
+
+
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU7x": 2307e12 / 2,
+}
+"""bf16 operations a second of one device, by what JAX calls it; one of TPU7x is half a chip."""
+
+
+class Throughput:
+    """Numbers for a step's line of metrics.
+
+    - `tflops_per_second`: model FLOPs (models/flops.py) per second and device.
+    - `mfu`: that over the device's peak; only where the peak is known.
+    - `productive_seconds`: the step's seconds; 0 for the first step of a process and of a row length, whose
+      time is mostly that of compiling.
+    - `goodput`: productive seconds of all steps so far over seconds since the run was first started.
+      Compilation, what is redone after an interruption, and the time from an end to the next start are what
+      it lacks.
+    """
+
+    def __init__(self, run: Run, folder: epath.Path, spent: float) -> None:
+        """`spent` are the productive seconds of the steps before those that this process makes."""
+        self._run, self._spent = run, spent
+        self._devices, self._peak = jax.device_count(), PEAK_FLOPS.get(jax.devices()[0].device_kind)
+        path = started_file(folder)
+        if not path.exists():
+            write_json(path, {"time": time.time()})
+        self._started = read_json(path)["time"]
+        self._lengths: set[int] = set()
+
+    def of(self, batch: Batch, seconds: float) -> dict[str, float]:
+        """The numbers of a step that took so long."""
+        length = batch.tokens_MRT.shape[-1]
+        productive = seconds if length in self._lengths else 0.0
+        self._lengths.add(length)
+        self._spent += productive
+        frozen = self._run.lora.rank > 0
+        flops = model_flops(self._run.model, batch.tokens, batch.target_tokens, batch.pairs, frozen)
+        rate = flops / seconds / self._devices
+        line = {"productive_seconds": round(productive, 4), "tflops_per_second": round(rate / 1e12, 4)}
+        if self._peak:
+            line["mfu"] = round(rate / self._peak, 4)
+        return line | {"goodput": round(self._spent / max(time.time() - self._started, 1e-9), 4)}

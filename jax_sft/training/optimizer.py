@@ -1,10 +1,17 @@
-"""AdamW with warm-up and a schedule: clipping, and an Optax chain whose learning rate comes from outside."""
+"""AdamW with warm-up and a schedule: clipping, an Optax chain, and one update of weights and moments.
+
+The learning rate comes from outside of the chain. Moments may be fetched from the host, layer by layer.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jax_sft.config import OptimizerConfig
+from jax_sft.models.decoder import LAYERS, Params
 
 
 def learning_rate(config: OptimizerConfig, step: jax.Array, total_steps: int) -> jax.Array:
@@ -42,3 +49,85 @@ def clipped(gradients: optax.Updates, config: OptimizerConfig) -> optax.Updates:
     if config.clip_norm == 0:
         return gradients
     return optax.clip_by_global_norm(config.clip_norm).update(gradients, optax.EmptyState())[0]
+
+
+Part = Callable[[Params, Params, optax.OptState], tuple[Params, optax.OptState]]
+
+
+def update(
+    params: Params,
+    gradients: Params,
+    opt_state: optax.OptState,
+    config: OptimizerConfig,
+    rate: jax.Array,
+    finite: jax.Array,
+    on_host: bool,
+) -> tuple[Params, optax.OptState]:
+    """Weights and optimizer state after an update at learning rate `rate`; the old ones unless `finite`.
+
+    With `on_host` the moments lie in the host's memory, before and after. The device then holds those of one
+    layer at a time.
+    """
+    optimizer = make_optimizer(config)
+
+    def part(params: Params, gradients: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
+        directions, after = optimizer.update(gradients, opt_state, params)
+        updated = jax.tree.map(lambda p, d: p.astype(jnp.float32) - rate * d, params, directions)
+        return _keep(finite, updated, params), _keep(finite, after, opt_state)
+
+    gradients = clipped(gradients, config)
+    return (_streamed(part) if on_host else part)(params, gradients, opt_state)
+
+
+def _keep(finite: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(finite, a.astype(b.dtype), b), new, old)
+
+
+def _streamed(part: Part) -> Part:
+    """`part`, applied to one layer after the other and then to what lies outside of the layers."""
+
+    def outside(tree: Params) -> Params:
+        return {name: value for name, value in tree.items() if name != LAYERS}
+
+    def apply(params: Params, gradients: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
+        adam = _adam(opt_state)
+
+        def fetched(
+            params: Params, gradients: Params, mu: Params, nu: Params
+        ) -> tuple[Params, tuple[Params, Params], jax.Array]:
+            held = _with_moments(opt_state, *jax.device_put((mu, nu), jax.memory.Space.Device))
+            params, after = part(params, gradients, held)
+            made = _adam(after)
+            return params, jax.device_put((made.mu, made.nu), jax.memory.Space.Host), made.count
+
+        def layer(
+            moments: tuple[Params, Params], at: tuple[jax.Array, Params, Params]
+        ) -> tuple[tuple[Params, Params], Params]:
+            number, params, gradients = at
+            mine = jax.tree.map(
+                lambda x_L: jax.lax.dynamic_index_in_dim(x_L, number, keepdims=False), moments
+            )
+            params, mine, _ = fetched(params, gradients, *mine)
+            put = jax.lax.dynamic_update_index_in_dim
+            return jax.tree.map(lambda x_L, new: put(x_L, new, number, 0), moments, mine), params
+
+        numbers = jnp.arange(len(jax.tree.leaves(params[LAYERS])[0]))
+        (mu, nu), layers = jax.lax.scan(
+            layer, (adam.mu[LAYERS], adam.nu[LAYERS]), (numbers, params[LAYERS], gradients[LAYERS])
+        )
+        out, (mu_out, nu_out), count = fetched(*map(outside, (params, gradients, adam.mu, adam.nu)))
+        moments = ({**mu_out, LAYERS: mu}, {**nu_out, LAYERS: nu})
+        return {**out, LAYERS: layers}, _with_moments(opt_state, *moments, count)
+
+    return apply
+
+
+def _adam(opt_state: Any) -> optax.ScaleByAdamState:
+    return next(each for each in opt_state if isinstance(each, optax.ScaleByAdamState))
+
+
+def _with_moments(opt_state: Any, mu: Params, nu: Params, count: jax.Array | None = None) -> optax.OptState:
+    """The optimizer's state with these moments (and count) in it."""
+    old = _adam(opt_state)
+    new = optax.ScaleByAdamState(old.count if count is None else count, mu, nu)
+    return tuple(new if each is old else each for each in opt_state)

@@ -1,16 +1,22 @@
-"""Bytes of what a run trains and saves, counted from the very state that is trained."""
+"""Bytes of what a run trains and saves, counted from the very state that is trained; is there room?"""
 
 import functools
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+from etils import epath
 
-from jax_sft.config import LoraConfig, ModelConfig, OptimizerConfig, ParamDtype, Run
+from jax_sft.config import LoraConfig, ModelConfig, OptimizerConfig, ParamDtype, Run, Study
+from jax_sft.errors import UsageError
+from jax_sft.files import in_bucket
 from jax_sft.models.decoder import init_params
-from jax_sft.models.flops import model_size
 from jax_sft.models.lora import split
+from jax_sft.models.size import model_size
+from jax_sft.study.folder import export_folder, run_folder, snapshots_folder, state_folder
 from jax_sft.training.step import cast_params, init_state
 
 SNAPSHOT_BYTES = 2
@@ -57,3 +63,35 @@ def _bytes(tree: Any) -> int:
 def snapshot_bytes(run: Run) -> int:
     """Of one snapshot, or one export."""
     return SNAPSHOT_BYTES * model_size(run.model).total
+
+
+STATES = 3
+"""States on disk while one is saved."""
+
+
+def check_room(study: Study, run: Run, snapshots: list[int], exports: list[int]) -> None:
+    """UsageError when the folder cannot be written, or its disk has no room for what is still to be saved.
+
+    Object stores (gs://) are taken to have room.
+    """
+    folder = run_folder(study, run.name)
+    if in_bucket(folder) or jax.process_index():
+        return
+    missing = [step for step in snapshots if not (snapshots_folder(folder) / str(step)).exists()]
+    missing += [step for step in exports if not export_folder(folder, step).exists()]
+    states = max(0, STATES - _count(state_folder(folder)))
+    needed = snapshot_bytes(run) * len(missing) + state_size(run).total * states
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UsageError(f"{place}: is not a folder that can be written to; choose another --root")
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UsageError(
+            f"{folder}: {len(missing)} snapshots and exports and {states} states need about "
+            f"{needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; name fewer in snapshots.schedule, or "
+            "another --root"
+        )
+
+
+def _count(folder: epath.Path) -> int:
+    return sum(1 for _ in folder.iterdir()) if folder.exists() else 0

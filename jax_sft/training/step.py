@@ -7,18 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from jax_sft.config import LoraConfig, Run, replace
-from jax_sft.data.loader import Batch
 from jax_sft.models.decoder import Params, forward_rows, head_kernel, init_params
 from jax_sft.models.lora import fold, merge, split
-from jax_sft.sharding import batch_sharding, place_abstract, replicated
+from jax_sft.sharding import place_abstract, replicated
 from jax_sft.training.loss import weighted_nll
-from jax_sft.training.optimizer import learning_rate, make_optimizer
-from jax_sft.training.update import update
+from jax_sft.training.optimizer import learning_rate, make_optimizer, update
+from jax_sft.training.placement import DeviceBatch, PackedRows, batch_shardings
 
 Metrics = dict[str, jax.Array]
 TPU_OPTIONS = {
@@ -44,27 +42,6 @@ class TrainState:
     params: Params
     """Master weights, in the run's `param_dtype`."""
     opt_state: optax.OptState
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class PackedRows:
-    """Arrays over packed rows, [R, T] of one micro-batch or [M, R, T] of a step; see `data.loader.Batch`."""
-
-    tokens: jax.Array
-    targets: jax.Array
-    positions: jax.Array
-    segments: jax.Array
-    weights: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class DeviceBatch:
-    """The packed rows of one step, of whose M micro-batches only the first `micro_batches` are real."""
-
-    rows: PackedRows
-    micro_batches: jax.Array
 
 
 def init_state(run: Run, params: Params) -> TrainState:
@@ -193,34 +170,3 @@ def compile_plain(run: Run, mesh: Mesh) -> Callable[[Params], Params]:
     plain = abstract_state(replace(run, lora=LoraConfig()), mesh).params
     shardings = jax.tree.map(lambda leaf: leaf.sharding, plain)
     return jax.jit(lambda params: fold(params, run.lora), out_shardings=shardings)
-
-
-def batch_shardings(mesh: Mesh) -> Any:
-    """The sharding of each array of a `DeviceBatch`: rows over the data axes, the count everywhere."""
-    rows: Any = batch_sharding(mesh, leading=1)
-    count: Any = replicated(mesh)
-    return DeviceBatch(PackedRows(rows, rows, rows, rows, rows), count)
-
-
-def held_rows(rows_per_micro_batch: int, mesh: Mesh) -> list[int]:
-    """Packed rows of a micro-batch that devices of this process hold."""
-    parts = batch_sharding(mesh).addressable_devices_indices_map((rows_per_micro_batch,)).values()
-    places = range(rows_per_micro_batch)
-    return sorted({place for part in parts if part is not None for place in places[part[0]]})
-
-
-def place_batch(batch: Batch, mesh: Mesh) -> DeviceBatch:
-    """A batch on the devices; every process puts down what its own devices hold (`held_rows`)."""
-
-    def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
-
-    arrays = (
-        batch.tokens_MRT,
-        batch.targets_MRT,
-        batch.positions_MRT,
-        batch.segments_MRT,
-        batch.weights_MRT,
-    )
-    rows = PackedRows(*(put(x_MRT, batch_sharding(mesh, leading=1)) for x_MRT in arrays))
-    return DeviceBatch(rows, put(np.asarray(batch.micro_batches, np.int32), replicated(mesh)))

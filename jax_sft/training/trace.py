@@ -8,6 +8,7 @@ from etils import epath
 
 from jax_sft.config import Run
 from jax_sft.errors import UsageError
+from jax_sft.study.folder import trace_folder
 from jax_sft.training.step import Metrics
 
 
@@ -22,7 +23,7 @@ class Trace:
 
     def __init__(self, steps: tuple[int, ...], folder: epath.Path) -> None:
         self._first, self._last = steps or (0, 0)
-        self._folder, self._running = folder / "trace", False
+        self._folder, self._running = trace_folder(folder), False
 
     def __enter__(self) -> Self:
         return self

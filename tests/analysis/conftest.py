@@ -11,17 +11,17 @@ import pytest
 
 from jax_sft.config import BenchmarkConfig, DataConfig, OptimizerConfig, Run, Study
 from jax_sft.files import write_json, write_jsonl
-from jax_sft.layout import items_file, run_folder, unit_folder
-from jax_sft.studies import run_to_json
+from jax_sft.study.document import run_to_json
+from jax_sft.study.folder import items_file, run_folder, unit_folder
 
 STEPS = (0, 5, 10, 20, 40, 80, 160, 320)
 ITEMS = 80
 BENCHMARKS = (
-    BenchmarkConfig(name="countdown", kind="countdown", group="in_domain"),
-    BenchmarkConfig(name="sort", kind="miniature", group="reasoning"),
-    BenchmarkConfig(name="arithmetic", kind="miniature", group="reasoning"),
-    BenchmarkConfig(name="format", kind="miniature", group="general"),
-    BenchmarkConfig(name="refusals", kind="miniature_safety", group="safety"),
+    BenchmarkConfig(name="countdown", task="countdown", group="in_domain"),
+    BenchmarkConfig(name="sort", task="miniature", group="reasoning"),
+    BenchmarkConfig(name="arithmetic", task="miniature", group="reasoning"),
+    BenchmarkConfig(name="format", task="miniature", group="general"),
+    BenchmarkConfig(name="refusals", task="miniature_safety", group="safety"),
 )
 CURVES: dict[str, dict[str, tuple[float, ...]]] = {
     "cot": {
@@ -185,7 +185,7 @@ def write_scores(
         "run": run,
         "step": step,
         "benchmark": benchmark.name,
-        "kind": benchmark.kind,
+        "kind": benchmark.task,
         "group": benchmark.group,
         "headline": "accuracy",
         "higher_is_better": True,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from jax_sft.analysis.browser import CompletionSample, choose_items, shorten
-from jax_sft.analysis.records import completions_of, load_study
+from jax_sft.analysis.report.browser import CompletionSample, choose_items, shorten
+from jax_sft.analysis.study import completions_of, load_study
 from jax_sft.config import Study
 
 
@@ -30,7 +30,7 @@ def test_changing_items_are_those_whose_verdict_changes_most(kept_study: Study) 
 def test_scores_are_turned_round_where_lower_is_better(kept_study: Study) -> None:
     record = load_study(kept_study)
     unit = record.swept[0].units[320, "refusals"]
-    turned = replace(unit, scores=unit.scores | {"higher_is_better": False})
+    turned = replace(unit, higher_is_better=False)
     marks = []
     for each in (unit, turned):
         sample = CompletionSample(record)

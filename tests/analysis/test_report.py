@@ -15,16 +15,16 @@ import pyarrow.parquet
 import pytest
 from etils import epath
 
-from jax_sft.analysis import report
-from jax_sft.analysis.records import load_study
-from jax_sft.analysis.report import write_report
-from jax_sft.analysis.tables import differing_fields, training_summary
+from jax_sft.analysis.report import report
+from jax_sft.analysis.report.report import write_report
+from jax_sft.analysis.report.tables import differing_fields, training_summary
+from jax_sft.analysis.study import load_study
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl, write_jsonl
-from jax_sft.layout import items_file, run_folder, unit_folder
+from jax_sft.study.folder import items_file, run_folder, unit_folder
 
-BENCHMARK = (BenchmarkConfig(name="countdown", kind="countdown", group="in_domain"),)
+BENCHMARK = (BenchmarkConfig(name="countdown", task="countdown", group="in_domain"),)
 FIGURES = {
     "scores_by_group",
     "gains",
@@ -162,7 +162,7 @@ def test_hostile_and_long_completions(
     make_study: Callable[..., Study], quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(runs=("cot",), steps=(0, 40), benchmarks=BENCHMARK)
-    monkeypatch.setattr("jax_sft.analysis.browser.BUDGET", 40_000)
+    monkeypatch.setattr("jax_sft.analysis.report.browser.BUDGET", 40_000)
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 \x00 {{ 7 * 7 }}"
     for step, text in ((0, evil), (40, "a" * 30_000 + "END")):
         path = unit_folder(study, "cot", step, "countdown") / "completions.jsonl"
@@ -222,7 +222,7 @@ def test_broken_files_are_named(study: Study) -> None:
     with pytest.raises(UsageError, match=r"scores\.json: not JSON"):
         write_report(study)
     path.write_text("{}")
-    with pytest.raises(UsageError, match="field `score` is missing"):
+    with pytest.raises(UsageError, match=r"study: missing .*score the unit again"):
         write_report(study)
     path.write_text(whole)
     metrics = run_folder(study, "cot") / "metrics.jsonl"

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from jax_sft.analysis.findings import find, sentence, verdict
-from jax_sft.analysis.records import load_study
 from jax_sft.analysis.series import Series, build_series, distinct
+from jax_sft.analysis.study import load_study
+from jax_sft.analysis.verdicts import find, sentence, verdict
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.files import read_json, write_json
-from jax_sft.layout import run_folder, unit_folder
+from jax_sft.study.folder import run_folder, unit_folder
 
 
 def one(series: list[Series], run: str, name: str) -> Series:
@@ -184,7 +184,7 @@ def test_benchmarks_that_the_study_dropped_are_ignored(kept_study: Study) -> Non
 
 
 def test_groups_keep_their_order(kept_study: Study) -> None:
-    extra = BenchmarkConfig(name="unswept", kind="countdown", group="general")
+    extra = BenchmarkConfig(name="unswept", task="countdown", group="general")
     record = load_study(replace(kept_study, benchmarks=(*reversed(kept_study.benchmarks), extra)))
     assert [b.group for b in record.benchmarks] == [
         "in_domain",

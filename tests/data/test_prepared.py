@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_sft.config import DataConfig, Run, Study, TokensConfig, replace
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.data.batches import BatchPlan, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows, run_rows, training_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from jax_sft.config import DataConfig, TokensConfig
-from jax_sft.data.builders import build
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.data.batches import BatchPlan, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows
 from jax_sft.data.sources import Row, load_rows
+from jax_sft.sets.build import build
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jax_sft.checkpoints.schedules import snapshot_steps
 from jax_sft.checkpoints.store import snapshot_store
 from jax_sft.config import ParallelismConfig
-from jax_sft.evaluation.results import score
+from jax_sft.evaluation.score import score
 from jax_sft.evaluation.sweep import Sweep, snapshots_to_sweep
 from jax_sft.generation.engine import Engine
 from jax_sft.sharding import make_mesh
+from jax_sft.study.schedule import snapshot_steps
 from jax_sft.training.loop import prepare
-from jax_sft.training.start import write_identity
+from jax_sft.training.start import write_record
 from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, MODEL, SECOND, random_params, study
 
 
@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, run in enumerate((FIRST, SECOND)):
         template, plan = prepare(study(root), run)
         steps = snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)
-        with snapshot_store(write_identity(study(root), run, plan, template, steps)) as store:
+        with snapshot_store(write_record(study(root), run, plan, template, steps)) as store:
             for step in steps:
                 store.save(step, random_params(wanted, 10 * seed + step))
     return root
@@ -43,7 +43,7 @@ def sweeper_and_root(trained: Path, tmp_path_factory: pytest.TempPathFactory) ->
     whole = study(root)
     sweeper = Sweep(whole, BENCHMARKS, Console(file=io.StringIO()))
     for run in whole.runs:
-        sweeper.generate(sweeper.plan(run, snapshots_to_sweep(whole, run, None)))
+        sweeper.generate(sweeper.todo(run, snapshots_to_sweep(whole, run, None)))
     score(whole)
     return sweeper, root
 

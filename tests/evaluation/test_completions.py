@@ -1,6 +1,7 @@
 """Completions on disk: nothing lost, nothing doubled, whatever is found there."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ from etils import epath
 
 from jax_sft.errors import UsageError
 from jax_sft.evaluation import completions
-from jax_sft.evaluation.completions import CompletionsFile, Key
+from jax_sft.evaluation.completions import CompletionsFile
+from jax_sft.study.records import CompletionLine, Key
 
 SETTINGS = {"temperature": 0.7, "seed": 0}
 EXPECTED: list[Key] = [(f"item {n}", sample) for n in range(5) for sample in range(2)]
 
 
+def line(key: Key) -> CompletionLine:
+    return CompletionLine(*key, f"text of {key}\n\u2028 « »", 3, "stop")
+
+
 def row(key: Key) -> dict[str, Any]:
-    text = f"text of {key}\n\u2028 « »"
-    return {"item": key[0], "sample": key[1], "completion": text, "tokens": 3, "finish": "stop"}
+    return asdict(line(key))
 
 
 def opened(folder: Path, samples: int = 2, **settings: Any) -> CompletionsFile:
@@ -35,7 +40,7 @@ def partly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(completions, "FLUSH_COUNT", 3)
     file = opened(tmp_path)
     for key in EXPECTED[:7]:
-        file.add(row(key))
+        file.add(line(key))
     file.flush()
     assert sorted(part.name for part in (tmp_path / "parts").iterdir()) == [
         "00000.jsonl",
@@ -49,7 +54,7 @@ def finish(folder: Path) -> None:
     """Draw what is missing, last first, and check the final file."""
     file = opened(folder)
     for key in reversed(file.missing()):
-        file.add(row(key))
+        file.add(line(key))
     assert rows_of(folder / "completions.jsonl") == [row(key) for key in EXPECTED]
     assert sorted(path.name for path in folder.iterdir()) == ["completions.jsonl", "sampling.json"]
     assert opened(folder).missing() == []
@@ -69,7 +74,7 @@ def test_a_killed_unit_misses_only_what_was_not_written(partly: Path) -> None:
 
 def test_parts_of_a_second_attempt_do_not_overwrite_those_of_the_first(partly: Path) -> None:
     file = opened(partly)
-    file.add(row(EXPECTED[9]))
+    file.add(line(EXPECTED[9]))
     file.flush()
     assert (partly / "parts" / "00003.jsonl").exists()
     assert opened(partly).missing() == EXPECTED[7:9]
@@ -79,7 +84,7 @@ def test_a_unit_killed_before_its_parts_were_joined_or_removed(partly: Path) -> 
     """All completions are in parts, or the final file and parts are both there."""
     file = opened(partly)
     for key in EXPECTED[7:9]:
-        file.add(row(key))
+        file.add(line(key))
     file.flush()
     (partly / "parts" / "00004.jsonl").write_text(json.dumps(row(EXPECTED[9])) + "\n")
     assert opened(partly).missing() == []
@@ -119,11 +124,11 @@ def test_more_samples_miss_only_the_new_ones(tmp_path: Path) -> None:
     finish(tmp_path)
     file = opened(tmp_path, samples=3)
     assert file.missing() == [(f"item {n}", 2) for n in range(5)]
-    file.add(row(("item 3", 2)))
+    file.add(line(("item 3", 2)))
     file.flush()
     assert len(opened(tmp_path, samples=3).missing()) == 4
     for key in file.missing():
-        file.add(row(key))
+        file.add(line(key))
     all_of_them = [row((f"item {n}", sample)) for n in range(5) for sample in range(3)]
     assert rows_of(tmp_path / "completions.jsonl") == all_of_them
 
@@ -155,5 +160,5 @@ def test_completions_are_written_after_a_while_even_when_few(
 ) -> None:
     monkeypatch.setattr(completions, "FLUSH_SECONDS", 0.0)
     file = opened(tmp_path)
-    file.add(row(EXPECTED[4]))
+    file.add(line(EXPECTED[4]))
     assert rows_of(tmp_path / "parts" / "00000.jsonl") == [row(EXPECTED[4])]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jax_sft.evaluation.benchmarks.base import Item, Verdict, user
-from jax_sft.evaluation.scoring.pool import ScoringPool
+from jax_sft.evaluation.pool import ScoringPool
+from jax_sft.tasks.task import Item, Verdict, user
 
 HOSTILE = """
 import os, time

@@ -16,13 +16,14 @@ import pytest
 from rich.console import Console
 
 from jax_sft.checkpoints.store import load_snapshot
-from jax_sft.config import BenchmarkConfig, ParallelismConfig, replace
+from jax_sft.config import BenchmarkConfig, ParallelismConfig, Sampling, replace
 from jax_sft.errors import UsageError
 from jax_sft.evaluation import completions
-from jax_sft.evaluation.benchmarks.base import load_items
 from jax_sft.evaluation.sweep import Sweep, sweep
-from jax_sft.generation.engine import Engine, Request
+from jax_sft.generation.backend import Request
+from jax_sft.generation.engine import Engine
 from jax_sft.sharding import make_mesh
+from jax_sft.tasks.task import load_items
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
@@ -77,6 +78,7 @@ def test_completions_are_those_of_an_engine_on_one_device(sweeper_and_root: tupl
     mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
     alone = Engine(MODEL, replace(study(root).evaluation, slots=5), stop_ids(tokenizer, template), mesh)
     params = load_snapshot(root / "tiny" / "first", 2, alone.abstract_params())
+    alone.load(params)
     for benchmark in BENCHMARKS[1:]:
         requests = [
             Request(
@@ -84,19 +86,18 @@ def test_completions_are_those_of_an_engine_on_one_device(sweeper_and_root: tupl
                 sample,
                 tuple(render_prompt(tokenizer, template, item.messages).tolist()),
                 benchmark.max_new_tokens,
-                benchmark.temperature,
-                benchmark.top_p,
+                benchmark.sampling,
             )
             for item in load_items(benchmark, "")
             for sample in range(benchmark.samples)
         ]
-        made = {(one.item, one.sample): one for one in alone.generate(params, requests)}
+        made = {(request.id, request.sample): one for request, one in alone.generate(requests)}
         path = unit(root, "first", 2, benchmark.name) / "completions.jsonl"
         for line in path.read_text().splitlines():
             row = json.loads(line)
             one = made.pop((f"{benchmark.name}/{row['item']}", row["sample"]))
             assert row["completion"] == tokenizer.decode(list(one.tokens))
-            assert (row["tokens"], row["finish"]) == (one.generated, one.finish)
+            assert (row["tokens"], row["finish"]) == (one.token_count, one.finish)
         assert not made
 
 
@@ -215,7 +216,7 @@ def test_a_damaged_snapshot_is_named_and_passed_over(
 
 @pytest.mark.usefixtures("no_generation")
 def test_other_settings_under_the_same_name_are_refused(swept: Path) -> None:
-    hotter: Sequence[BenchmarkConfig] = (replace(BENCHMARKS[2], temperature=0.5),)
+    hotter: Sequence[BenchmarkConfig] = (replace(BENCHMARKS[2], sampling=Sampling(0.5)),)
     with pytest.raises(UsageError, match=r"countdown: was drawn with temperature 1.0, now it is 0.5"):
         sweep(study(swept, benchmarks=tuple(hotter)), ["first"])
 
@@ -224,7 +225,7 @@ def test_other_settings_under_the_same_name_are_refused(swept: Path) -> None:
 def test_one_curve_is_not_drawn_with_two_settings(swept: Path) -> None:
     """Nothing of the second run is there, but of the first."""
     shutil.rmtree(swept / "tiny" / "second" / "evals")
-    hotter = (replace(BENCHMARKS[2], temperature=0.5),)
+    hotter = (replace(BENCHMARKS[2], sampling=Sampling(0.5)),)
     with pytest.raises(UsageError, match=r"first/evals/0/countdown: was drawn with temperature 1.0, now"):
         sweep(study(swept, benchmarks=hotter), ["second"])
 

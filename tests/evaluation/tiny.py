@@ -14,6 +14,7 @@ from jax_sft.config import (
     EvaluationConfig,
     ModelConfig,
     Run,
+    Sampling,
     SnapshotConfig,
     Study,
     TokensConfig,
@@ -49,8 +50,7 @@ BENCHMARKS = (
         limit=5,
         samples=3,
         max_new_tokens=16,
-        temperature=1.0,
-        top_p=0.95,
+        sampling=Sampling(1.0, top_p=0.95),
         options={"miniature": True},
     ),
 )

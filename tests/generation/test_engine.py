@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.config import EvaluationConfig, ParallelismConfig
+from jax_sft.config import EvaluationConfig, ParallelismConfig, Sampling
 from jax_sft.errors import UsageError
-from jax_sft.generation.engine import Engine, Request
+from jax_sft.generation.backend import Request
+from jax_sft.generation.engine import Engine
 from jax_sft.generation.slots import Slots
 from jax_sft.models.decoder import forward_token
 from jax_sft.models.kv_cache import LayerCache, append, insert
@@ -29,6 +30,13 @@ from tests.generation.tiny import (
 )
 
 
+def loaded() -> Engine:
+    """The shared engine, its weights in place."""
+    made = engine()
+    made.load(placed(made))
+    return made
+
+
 @pytest.mark.short
 def test_greedy_completions_equal_a_whole_forward_pass_for_every_token() -> None:
     """Twelve requests through three slots: prompts of 1 to 63 tokens in two buckets, stop ids, limits."""
@@ -45,15 +53,16 @@ def test_without_stop_ids_every_completion_reaches_its_limit() -> None:
     assert got == naive_greedy(greedy_requests(), stops=())
     assert {one.finish for one in got.values()} == {"length"}
     for request in greedy_requests():
-        assert got[request.item, 0].generated == request.max_new_tokens
+        assert got[request.id, 0].token_count == request.max_new_tokens
     assert any(len(r.prompt) + r.max_new_tokens == CONTEXT for r in greedy_requests())
 
 
 def test_a_stop_token_at_the_limit_is_a_stop() -> None:
-    stopped = next(one for one in naive_greedy(greedy_requests()).values() if one.finish == "stop")
-    [request] = [r for r in greedy_requests() if r.item == stopped.item]
-    exact = Request(request.item, 0, request.prompt, stopped.generated)
-    assert generate(engine(), [exact]) == {(request.item, 0): stopped}
+    ends = naive_greedy(greedy_requests()).items()
+    (name, _), stopped = next((key, one) for key, one in ends if one.finish == "stop")
+    [request] = [r for r in greedy_requests() if r.id == name]
+    exact = Request(name, 0, request.prompt, stopped.token_count)
+    assert generate(engine(), [exact]) == {(name, 0): stopped}
 
 
 @pytest.mark.parametrize("slots", [1, 16])
@@ -73,19 +82,19 @@ def test_completions_are_the_same_in_any_order() -> None:
 
 
 def test_samples_drawn_together_or_one_by_one_are_the_same() -> None:
-    requests = [r for r in mixed_requests() if r.temperature]
+    requests = [r for r in mixed_requests() if r.sampling.temperature]
     together = generate(engine(), requests)
     for sample in range(3):
         alone = generate(engine(), [r for r in requests if r.sample == sample])
         assert alone == {key: one for key, one in together.items() if key[1] == sample}
     missing = random.Random(0).sample(requests, 5)
-    assert generate(engine(), missing) == {(r.item, r.sample): together[r.item, r.sample] for r in missing}
+    assert generate(engine(), missing) == {(r.id, r.sample): together[r.id, r.sample] for r in missing}
 
 
 def test_samples_items_and_seeds_differ() -> None:
     prompt = mixed_requests()[2].prompt
     requests = [
-        Request(item, sample, prompt, 20, temperature=1.0) for item in ("a", "b") for sample in range(3)
+        Request(item, sample, prompt, 20, Sampling(1.0)) for item in ("a", "b") for sample in range(3)
     ]
     first, again, other = (generate(engine(stops=()), requests, seed) for seed in (0, 0, 1))
     assert first == again
@@ -99,7 +108,7 @@ def test_bfloat16_completions_do_not_depend_on_order_or_neighbours() -> None:
     want = generate(shared, requests)
     assert generate(shared, requests[::-1]) == want
     assert generate(shared, requests[20:23]) == {
-        (r.item, r.sample): want[r.item, r.sample] for r in requests[20:23]
+        (r.id, r.sample): want[r.id, r.sample] for r in requests[20:23]
     }
 
 
@@ -135,7 +144,7 @@ def test_samples_of_an_item_share_its_prefill(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(shared, "_refill", counted)
     prompts = [r.prompt for r in greedy_requests() if len(r.prompt) < 30]
-    requests = [Request(str(n), s, prompts[n], 4, temperature=1.0) for n in range(2) for s in range(8)]
+    requests = [Request(str(n), s, prompts[n], 4, Sampling(1.0)) for n in range(2) for s in range(8)]
     generate(shared, requests)
     assert calls == [(2, 32)]
 
@@ -168,9 +177,9 @@ def test_eight_devices_give_the_completions_of_one(tensor: int) -> None:
 
 
 def test_decoding_moves_nothing_between_host_and_device_unasked() -> None:
-    shared, weights = engine(), placed(engine())
+    shared = loaded()
     with jax.transfer_guard("disallow"):
-        made = list(shared.generate(weights, mixed_requests()))
+        made = list(shared.generate(mixed_requests()))
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             jnp.zeros(3) + np.ones(3, np.float32)
     assert len(made) == len(mixed_requests())
@@ -198,7 +207,7 @@ def _addresses(slots: Slots) -> list[int]:
 
 
 def test_nothing_of_the_mesh_is_left_between_completions() -> None:
-    for _ in zip(range(3), engine().generate(placed(engine()), greedy_requests()), strict=False):
+    for _ in zip(range(3), loaded().generate(greedy_requests()), strict=False):
         assert jax.sharding.get_abstract_mesh().empty
 
 
@@ -210,14 +219,14 @@ def test_a_request_that_cannot_be_answered_is_refused_at_once() -> None:
     """Before anything is generated, and before the first completion is asked for."""
     good = greedy_requests()[0]
     with pytest.raises(UsageError, match=r"item long: .* 50 tokens and max_new_tokens 15 .* raise it to 65"):
-        engine().generate(placed(engine()), [good, Request("long", 0, tuple(range(50)), 15)])
+        loaded().generate([good, Request("long", 0, tuple(range(50)), 15)])
     with pytest.raises(
         UsageError, match="item foreign: its prompt holds token 96, the model knows those below"
     ):
-        engine().generate(placed(engine()), [good, Request("foreign", 0, (5, 96), 5)])
+        loaded().generate([good, Request("foreign", 0, (5, 96), 5)])
     for bad in (Request("empty", 0, (), 5), Request("none", 0, (1, 2), 0)):
-        with pytest.raises(UsageError, match=f"item {bad.item}: .* at least 1"):
-            engine().generate(placed(engine()), [good, bad])
+        with pytest.raises(UsageError, match=f"item {bad.id}: .* at least 1"):
+            loaded().generate([good, bad])
 
 
 def test_heads_that_do_not_divide_among_the_devices_are_refused() -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.generation.sampling import Sampling, choose, completion_key, keep_likely
+from jax_sft.generation.sampling import SlotSampling, choose, completion_key, keep_likely
 
 jitted_keep_likely = jax.jit(keep_likely)
 jitted_choose = jax.jit(choose)
@@ -16,10 +16,10 @@ jitted_choose = jax.jit(choose)
 
 def settings(
     B: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0
-) -> Sampling:
+) -> SlotSampling:
     """The same settings for every slot."""
     full = partial(jnp.full, B)
-    return Sampling(full(temperature), full(top_p), full(top_k, dtype=jnp.int32), full(min_p))
+    return SlotSampling(full(temperature), full(top_p), full(top_k, dtype=jnp.int32), full(min_p))
 
 
 def allowed(logits_V: np.ndarray, top_p: float, top_k: int, min_p: float) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_filters_agree_with_the_reference_for_random_logits_and_settings() -> No
     top_p_B = np.where(rng.random(B) < 0.3, 1.0, rng.uniform(0.01, 0.999, B)).astype(np.float32)
     top_k_B = np.where(rng.random(B) < 0.3, 0, rng.integers(1, 2 * V, B)).astype(np.int32)
     min_p_B = np.where(rng.random(B) < 0.3, 0.0, rng.uniform(0, 1, B) ** 3).astype(np.float32)
-    sampling = Sampling(jnp.ones(B), jnp.asarray(top_p_B), jnp.asarray(top_k_B), jnp.asarray(min_p_B))
+    sampling = SlotSampling(jnp.ones(B), jnp.asarray(top_p_B), jnp.asarray(top_k_B), jnp.asarray(min_p_B))
     got_BV = np.asarray(jitted_keep_likely(jnp.asarray(logits_BV), sampling))
     for row in range(B):
         want_V = allowed(logits_BV[row], top_p_B[row], top_k_B[row], min_p_B[row])

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_sft.config import EvaluationConfig, ModelConfig, ParallelismConfig
-from jax_sft.generation.engine import Completion, Engine, Request
+from jax_sft.config import EvaluationConfig, ModelConfig, ParallelismConfig, Sampling
+from jax_sft.generation.backend import Completion, Request
+from jax_sft.generation.engine import Engine
 from jax_sft.models.decoder import Params, forward_rows, init_params, logits
 from jax_sft.sharding import make_mesh
 
@@ -87,15 +87,15 @@ def greedy_requests() -> list[Request]:
 
 def mixed_requests() -> list[Request]:
     """Greedy and sampled requests with settings of all kinds, three samples of each sampled item."""
-    settings: list[dict[str, Any]] = [
-        {"temperature": 1.0},
-        {"temperature": 0.7, "top_p": 0.9},
-        {"temperature": 1.3, "top_k": 7},
-        {"temperature": 1.0, "min_p": 0.1},
-        {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.01},
+    settings = [
+        Sampling(1.0),
+        Sampling(0.7, top_p=0.9),
+        Sampling(1.3, top_k=7),
+        Sampling(1.0, min_p=0.1),
+        Sampling(0.6, 0.95, 20, 0.01),
     ]
     sampled = [
-        Request(f"sampled {number}", sample, prompt, min(limit, 20), **settings[number % len(settings)])
+        Request(f"sampled {number}", sample, prompt, min(limit, 20), settings[number % len(settings)])
         for number, (prompt, limit) in enumerate(zip(prompts(), LIMITS, strict=True))
         for sample in range(3)
     ]
@@ -105,9 +105,10 @@ def mixed_requests() -> list[Request]:
 def generate(
     engine: Engine, requests: Iterable[Request], seed: int = 0, model_seed: int = 0
 ) -> dict[tuple[str, int], Completion]:
-    """All completions by item and sample, each there once."""
-    made = list(engine.generate(placed(engine, model_seed), requests, seed))
-    by_key = {(one.item, one.sample): one for one in made}
+    """All completions by id and sample, each there once."""
+    engine.load(placed(engine, model_seed))
+    made = list(engine.generate(requests, seed))
+    by_key = {(request.id, request.sample): one for request, one in made}
     assert len(by_key) == len(made)
     return by_key
 
@@ -144,6 +145,6 @@ def naive_greedy(
     for request, tokens in zip(requests, made, strict=True):
         stopped = tokens[-1] in stops
         kept = tuple(tokens[:-1] if stopped else tokens)
-        one = Completion(request.item, request.sample, kept, len(tokens), "stop" if stopped else "length")
-        completions[request.item, request.sample] = one
+        one = Completion(kept, len(tokens), "stop" if stopped else "length")
+        completions[request.id, request.sample] = one
     return completions

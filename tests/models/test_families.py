@@ -18,7 +18,7 @@ from jax_sft.models.families import (
     family_of_huggingface,
     model_config_from_huggingface,
 )
-from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.weights.read import load_pretrained
 from tests.random_models import TOKENS_BT, random_config, tensor_shapes, write_model
 
 GOLDEN_CONFIGS = 16

@@ -11,8 +11,8 @@ import pytest
 from jax_sft.errors import UsageError
 from jax_sft.models.decoder import forward_rows, logits
 from jax_sft.models.families import PRESETS
-from jax_sft.models.gguf import _half_split
-from jax_sft.models.pretrained import load_pretrained, pretrained_config
+from jax_sft.models.weights.gguf import _half_split
+from jax_sft.models.weights.read import load_pretrained, pretrained_config
 from jax_sft.tokens import smollm2
 
 

@@ -15,8 +15,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax_sft.config import ParallelismConfig
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.models.decoder import init_params
-from jax_sft.models.pretrained import load_pretrained
-from jax_sft.models.safetensors import INDEX, SafetensorsFolder, write_shards
+from jax_sft.models.weights.read import load_pretrained
+from jax_sft.models.weights.safetensors import INDEX, SafetensorsFolder, write_shards
 from jax_sft.sharding import make_mesh, place_abstract
 from tests.random_models import random_config, random_tensors, write_model
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.weights.read import load_pretrained
 from jax_sft.training.step import init_state, loss_and_gradients, train_step
 from tests.random_models import equivalent_llama, random_config, write_model
 from tests.sft_gradients import as_tensors

@@ -11,7 +11,7 @@ import pytest
 
 from jax_sft.config import ParallelismConfig
 from jax_sft.models.attention import attend_rows
-from jax_sft.models.splash import block_size, needed_blocks, splash_rows
+from jax_sft.models.kernels.splash import block_size, needed_blocks, splash_rows
 from jax_sft.sharding import make_mesh
 
 B, T, H, K, D = 2, 1024, 4, 2, 128

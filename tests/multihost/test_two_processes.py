@@ -14,9 +14,9 @@ import pytest
 
 from jax_sft.checkpoints.store import state_store
 from jax_sft.config import Run
-from jax_sft.distributed import HEARTBEAT_SECONDS, join_processes
 from jax_sft.errors import UsageError
-from jax_sft.models.export import is_exported
+from jax_sft.machine import HEARTBEAT_SECONDS, join_processes
+from jax_sft.models.weights.write import is_exported
 from jax_sft.sharding import make_mesh
 from jax_sft.training.loop import train
 from jax_sft.training.step import abstract_state

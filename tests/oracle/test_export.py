@@ -13,9 +13,9 @@ import transformers
 
 from jax_sft.config import ModelConfig, TokensConfig
 from jax_sft.models.decoder import forward_rows, forward_token, logits
-from jax_sft.models.export import write_huggingface
 from jax_sft.models.kv_cache import LayerCache
-from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.weights.read import load_pretrained
+from jax_sft.models.weights.write import write_huggingface
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import stop_ids
 from jax_sft.tokens.templates import load_template

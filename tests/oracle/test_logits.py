@@ -11,8 +11,8 @@ import transformers
 
 from jax_sft.config import ModelConfig, TokensConfig
 from jax_sft.models.decoder import forward_rows, logits
-from jax_sft.models.gguf import smollm2_config, smollm2_source
-from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.weights.gguf import smollm2_config, smollm2_source
+from jax_sft.models.weights.read import load_pretrained
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt
 from jax_sft.tokens.templates import load_template

@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 
-from jax_sft.models.pretrained import load_pretrained
-from jax_sft.models.scoring import score_rows
+from jax_sft.generation.rewards import score_rows
+from jax_sft.models.weights.read import load_pretrained
 from tests.oracle.test_logits import their_model
 from tests.random_models import TOKENS_BT, random_tensors, scoring_config, write_model
 

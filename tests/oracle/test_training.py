@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jax_sft.models.pretrained import load_pretrained
+from jax_sft.models.weights.read import load_pretrained
 from jax_sft.training.step import init_state, loss_and_gradients, train_step
 from tests.oracle.test_logits import their_model
 from tests.random_models import equivalent_llama, random_config, random_tensors, write_model

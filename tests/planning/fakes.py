@@ -8,11 +8,12 @@ from jax_sft.config import (
     EvaluationConfig,
     ModelConfig,
     Run,
+    Sampling,
     SnapshotConfig,
     Study,
 )
 from jax_sft.planning.compiling import Facts
-from jax_sft.planning.hlo_costs import Cost, Loop, Traffic
+from jax_sft.planning.hlo.cost import Cost, Loop, Traffic
 from jax_sft.planning.programs import Program
 from jax_sft.planning.search import KEEPS
 
@@ -23,7 +24,7 @@ MODEL = ModelConfig(
 DATA = DataConfig(source="nowhere.jsonl", rows=128, batch_size=32, row_length=1024, rows_per_micro_batch=8)
 RUN = Run(name="long", epochs=2, remat="full", model=MODEL, data=DATA, snapshots=SnapshotConfig("0, last"))
 BENCHMARK = BenchmarkConfig(
-    "game", "gsm8k", "in_domain", limit=10, samples=2, max_new_tokens=64, temperature=1.0
+    "game", "gsm8k", "in_domain", limit=10, samples=2, max_new_tokens=64, sampling=Sampling(1.0)
 )
 
 

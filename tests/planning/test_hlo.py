@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jax_sft.planning.hlo import HOST, Array, Instruction, arrays, parse
-from jax_sft.planning.hlo_costs import Cost, Traffic, cost_of
-from jax_sft.planning.hlo_groups import replica_groups
+from jax_sft.planning.hlo.cost import Cost, Traffic, cost_of
+from jax_sft.planning.hlo.groups import replica_groups
+from jax_sft.planning.hlo.parse import HOST, Array, Instruction, arrays, parse
 
 LOOP = """HloModule loop
 

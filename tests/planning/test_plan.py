@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from jax_sft.cli import main
+from jax_sft.cli.main import main
 from jax_sft.config import replace
 from jax_sft.errors import UsageError
 from jax_sft.files import write_json
+from jax_sft.options import PlanOptions
 from jax_sft.planning.costing import RunPlan, Settings, plan_training
-from jax_sft.planning.options import PlanOptions
 from jax_sft.planning.plan import write_plan
 from jax_sft.planning.tables import COLUMNS, row
 from jax_sft.planning.topologies import parse_topology
 from jax_sft.planning.workload import Workload
-from jax_sft.studies import study_to_json
+from jax_sft.study.document import study_to_json
 from tests.planning.fakes import RUN, FakeCompiler, study
 
 OPTIONS = PlanOptions(chips=("v5e:4", "v5p:8"), row_tokens=512)

@@ -7,9 +7,9 @@ import pytest
 from jax_sft.config import DataConfig, ModelConfig, Run, SnapshotConfig
 from jax_sft.errors import UsageError
 from jax_sft.models.families import PRESETS
-from jax_sft.models.flops import model_flops, model_size
+from jax_sft.models.size import model_flops, model_size
 from jax_sft.planning.costing import load_prices
-from jax_sft.planning.hlo_costs import Cost, Traffic
+from jax_sft.planning.hlo import Cost, Traffic
 from jax_sft.planning.roofline import (
     attention_flops,
     received_bytes,
@@ -17,7 +17,7 @@ from jax_sft.planning.roofline import (
 )
 from jax_sft.planning.topologies import CHIPS, parse_topology
 from jax_sft.planning.workload import Workload, workload
-from jax_sft.training.throughput import PEAK_FLOPS
+from jax_sft.training.metrics import PEAK_FLOPS
 
 V5P = parse_topology("v5p:64")
 

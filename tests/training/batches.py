@@ -6,10 +6,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jax_sft.config import DataConfig, ModelConfig, OptimizerConfig, Run, Study
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.data.batches import BatchPlan, iterate
 from jax_sft.data.rows import TokenisedRows
+from jax_sft.training.placement import DeviceBatch, PackedRows, place_batch
 from jax_sft.training.start import start_state
-from jax_sft.training.step import DeviceBatch, PackedRows, TrainState, compile_step, place_batch
+from jax_sft.training.step import TrainState, compile_step
 
 MODEL = ModelConfig(
     vocab_size=96,

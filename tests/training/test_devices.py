@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jax_sft.config import ParallelismConfig, replace
-from jax_sft.data.loader import BatchPlan
+from jax_sft.data.batches import BatchPlan
 from jax_sft.sharding import make_mesh
 from tests.training.batches import DATA, RUN, random_rows, train_steps
 

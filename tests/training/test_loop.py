@@ -16,8 +16,8 @@ import pytest
 from jax_sft.checkpoints.store import Store, load_snapshot, to_snapshot
 from jax_sft.config import DataConfig, OptimizerConfig, ParallelismConfig, SnapshotConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.models.pretrained import load_pretrained
-from jax_sft.studies import run_from_json
+from jax_sft.models.weights.read import load_pretrained
+from jax_sft.study.document import run_from_json
 from jax_sft.training import loop
 from jax_sft.training.loop import train
 from jax_sft.training.step import DeviceBatch, abstract_state

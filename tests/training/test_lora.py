@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from jax_sft.checkpoints.store import load_snapshot, state_store
-from jax_sft.checks import validate
 from jax_sft.config import LoraConfig, ParallelismConfig, Run, replace
 from jax_sft.errors import UsageError
 from jax_sft.models.decoder import forward_rows, init_params
 from jax_sft.models.lora import fold, merge, split
 from jax_sft.sharding import make_mesh
+from jax_sft.study.check import validate
 from jax_sft.training.loop import train
 from jax_sft.training.step import abstract_state
 from tests.training.tiny import RUN, study

@@ -8,7 +8,7 @@ import numpy as np
 
 from jax_sft.checkpoints.store import state_store
 from jax_sft.config import ParallelismConfig, replace
-from jax_sft.data.loader import BatchPlan
+from jax_sft.data.batches import BatchPlan
 from jax_sft.sharding import make_mesh
 from jax_sft.training.step import abstract_state
 from tests.training.batches import DATA, RUN, random_rows, train_steps

@@ -3,7 +3,7 @@
 import jax
 
 from jax_sft.config import LoraConfig, OptimizerConfig, ParallelismConfig, replace
-from jax_sft.models.flops import model_size
+from jax_sft.models.size import model_size
 from jax_sft.sharding import make_mesh
 from jax_sft.training.sizes import snapshot_bytes, state_size
 from jax_sft.training.step import abstract_state

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from jax_sft.config import ParallelismConfig, Study, replace
-from jax_sft.data.loader import BatchPlan, iterate
+from jax_sft.data.batches import BatchPlan, iterate
 from jax_sft.models.decoder import Params
 from jax_sft.sharding import WEIGHT_AXES, make_mesh
 from jax_sft.training.loss import CHUNK_TOKENS, weighted_nll

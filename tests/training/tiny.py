@@ -103,7 +103,7 @@ def start_process(
 
 def main() -> None:
     """Train the run that is the second argument under the folder that is the first."""
-    from jax_sft.distributed import join_processes
+    from jax_sft.machine import join_processes
     from jax_sft.training.loop import train
 
     join_processes()

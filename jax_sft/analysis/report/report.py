@@ -1,0 +1,172 @@
+"""The report of a study: one page that opens anywhere, its figures, and its numbers."""
+
+import functools
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import vl_convert
+from etils import epath
+from rich.console import Console
+
+from jax_sft.analysis.report.browser import CompletionSample
+from jax_sft.analysis.report.figures import build_figures, look_of, write_figures
+from jax_sft.analysis.report.sparklines import sparkline, swatch
+from jax_sft.analysis.report.step_figures import BENCHMARK_CAPTION, Behaviours
+from jax_sft.analysis.report.tables import differing_fields, results, training_summary, write_results
+from jax_sft.analysis.series import GROUP_TITLES, Series, build_series
+from jax_sft.analysis.study import StudyResults, completions_of, load_study
+from jax_sft.analysis.transfer import transfers
+from jax_sft.analysis.verdicts import change, find, value
+from jax_sft.config import Study
+from jax_sft.files import write_atomically
+from jax_sft.pages.page import page_templates
+from jax_sft.pages.style import VEGA_LITE, Figure
+from jax_sft.responses.habits import behaviours
+from jax_sft.study.document import to_json
+from jax_sft.study.folder import report_folder
+from jax_sft.study.records import CompletionLine
+from jax_sft.tasks.task import group_of
+
+BEHAVIOUR_ROWS = 200
+"""Completions of a unit in which phrases are counted, evenly spread over its items."""
+TABLE_COLUMNS = (
+    "run",
+    "step",
+    "group",
+    "benchmark",
+    "metric",
+    "n",
+    "mean",
+    "low",
+    "high",
+    "mean_tokens",
+    "truncation_rate",
+    "no_answer_rate",
+)
+
+
+def write_report(study: Study) -> epath.Path:
+    """Write <root>/<study>/report/ from the files of the study and give the path of its index.html.
+
+    Beside the page: figures/*.svg and *.png, results.parquet and results.csv. The page holds everything it
+    shows, its JavaScript included. UsageError when there is nothing to report or a file is malformed.
+    """
+    record = load_study(study)
+    series = build_series(record)
+    counts, sample = _read_completions(record)
+    table = results(record)
+    folder = report_folder(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(table, folder)
+    figures = build_figures(record, series, counts)
+    write_figures(list(figures.values()), folder / "figures")
+    page = page_templates("jax_sft.analysis.report", "page").get_template("page.html.jinja")
+    path = folder / "index.html"
+    write_atomically(path, page.render(**_context(record, series, figures, table, sample)))
+    Console().print(f"report: {path}", highlight=False, soft_wrap=True)
+    return path
+
+
+def _read_completions(record: StudyResults) -> tuple[Behaviours, CompletionSample]:
+    """One pass over all completions: phrases by (run, group, step), and the sample for the page."""
+    counts: dict[tuple[str, str, int], dict[str, float]] = {}
+    sample = CompletionSample(record)
+    for run in record.swept:
+        for step in run.steps:
+            for group in record.groups:
+                counted: list[CompletionLine] = []
+                for benchmark in record.in_group(group):
+                    unit = run.units.get((step, benchmark.name))
+                    if unit is not None:
+                        lines = completions_of(record.study, unit)
+                        sample.add(unit, lines)
+                        counted += lines[:: max(1, len(lines) // BEHAVIOUR_ROWS)]
+                found = behaviours((line.completion, line.tokens) for line in counted)
+                if found is not None:
+                    counts[run.name, group, step] = found
+    return counts, sample
+
+
+def _context(
+    record: StudyResults,
+    series: Sequence[Series],
+    figures: dict[str, Figure],
+    table: pa.Table,
+    sample: CompletionSample,
+) -> dict[str, Any]:
+    look = look_of(record)
+    reach = {run.name: transfers(series, run.name) for run in record.swept}
+    pages = sample.as_json()
+    return {
+        "record": record,
+        "facts": _facts(record),
+        "sections": _sections(record, figures, any(reach.values()), any(pages["items"].values())),
+        "findings": find(record, series),
+        "unpaired": any(s.shape is not None and not s.paired for s in series),
+        "figures": figures,
+        "benchmark_caption": BENCHMARK_CAPTION,
+        "specs": {name: figure.page_spec for name, figure in figures.items()},
+        "transfers": reach,
+        "table": {
+            "columns": TABLE_COLUMNS,
+            "rows": [[row[name] for name in TABLE_COLUMNS] for row in table.to_pylist()],
+        },
+        "sample": pages,
+        "differences": differing_fields(record.runs),
+        "summaries": [(run, training_summary(run)) for run in record.runs if run.training],
+        "swatch": functools.partial(swatch, look=look),
+        "colours": {run: look.colour_of(run) for run in look.runs},
+        "sparkline": functools.partial(sparkline, look=look),
+        "group_titles": GROUP_TITLES,
+        "group_of": group_of,
+        "as_json": lambda record: json.dumps(to_json(record), indent=1, ensure_ascii=False),
+        "change": change,
+        "value": value,
+        "vega": _vega(),
+        "versions": {name: version(name) for name in ("altair", "vl-convert-python", "pyarrow", "numpy")},
+    }
+
+
+def _sections(
+    record: StudyResults, figures: dict[str, Figure], transfer: bool, completions: bool
+) -> dict[str, str]:
+    """Titles by id of the sections that have something to show, in the order of the page."""
+    swept = bool(record.swept)
+    sections = (
+        ("verdicts", "Verdicts", swept),
+        ("scores", "Scores", "scores_by_group" in figures),
+        ("benchmarks", "Benchmarks", any(name.startswith("benchmarks_") for name in figures)),
+        ("length", "Length", "length_and_score" in figures or "behaviours" in figures),
+        ("safety", "Safety", "safety_and_reasoning" in figures),
+        ("training", "Training", "training" in figures),
+        ("numbers", "Numbers", swept),
+        ("transfer", "Transfer", transfer),
+        ("completions", "Completions", completions),
+        ("made", "How it was made", True),
+    )
+    return {name: title for name, title, shown in sections if shown}
+
+
+def _facts(record: StudyResults) -> list[tuple[str, str]]:
+    """(number, what of) for the line under the title."""
+    units = [unit for run in record.swept for unit in run.units.values()]
+    items = sum(len(record.items.get(b.name, {})) for b in record.benchmarks)
+    completions = sum(unit.completions for unit in units)
+    snapshots = sum(len(run.steps) for run in record.swept)
+    numbers = (
+        (len(record.swept), "run swept", "runs swept"),
+        (snapshots, "snapshot", "snapshots"),
+        (len(record.benchmarks), "benchmark", "benchmarks"),
+        (items, "item", "items"),
+        (completions, "completion", "completions"),
+    )
+    return [(f"{count:,}", one if count == 1 else many) for count, one, many in numbers]
+
+
+@functools.cache
+def _vega() -> str:
+    """The JavaScript that draws the charts: Vega, Vega-Lite and Vega-Embed."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)

@@ -1,0 +1,114 @@
+"""The numbers of a study as tables: every metric of every unit, what differs between runs, how they went."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from etils import epath
+
+from jax_sft.analysis.study import RunResults, StudyResults
+from jax_sft.tasks.task import group_of
+
+SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("run", pa.string()),
+        ("step", pa.int64()),
+        ("group", pa.string()),
+        ("benchmark", pa.string()),
+        ("kind", pa.string()),
+        ("metric", pa.string()),
+        ("headline", pa.bool_()),
+        ("higher_is_better", pa.bool_()),
+        ("n", pa.int64()),
+        ("mean", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("items", pa.int64()),
+        ("completions", pa.int64()),
+        ("mean_tokens", pa.float64()),
+        ("truncation_rate", pa.float64()),
+        ("no_answer_rate", pa.float64()),
+    ]
+)
+
+
+SHARED = ("items", "completions", "mean_tokens", "truncation_rate", "no_answer_rate")
+"""Columns that all metrics of a unit share."""
+
+
+def results(record: StudyResults) -> pa.Table:
+    """One row per run, step, benchmark and metric, in that order; `low` and `high` are 95% intervals."""
+    return pa.Table.from_pylist(list(_rows(record)), schema=SCHEMA)
+
+
+def write_results(table: pa.Table, folder: epath.Path) -> None:
+    """Write results.parquet and results.csv."""
+    parquet, csv = io.BytesIO(), io.BytesIO()
+    pyarrow.parquet.write_table(table, parquet)
+    pyarrow.csv.write_csv(table, csv)
+    (folder / "results.parquet").write_bytes(parquet.getvalue())
+    (folder / "results.csv").write_bytes(csv.getvalue())
+
+
+def _rows(record: StudyResults) -> Iterator[dict[str, Any]]:
+    for run in record.swept:
+        for benchmark in record.benchmarks:
+            for step in run.steps:
+                unit = run.units.get((step, benchmark.name))
+                if unit is None:
+                    continue
+                whole = {
+                    "study": record.study.name,
+                    "run": run.name,
+                    "step": step,
+                    "group": group_of(benchmark),
+                    "benchmark": benchmark.name,
+                    "kind": unit.kind,
+                    "higher_is_better": unit.higher_is_better,
+                }
+                whole |= {name: getattr(unit, name) for name in SHARED}
+                for name, value in unit.metrics.items():
+                    judged = asdict(value) if value.n else {"n": 0}
+                    yield whole | {"metric": name, "headline": name == unit.headline} | judged
+
+
+def differing_fields(runs: list[RunResults]) -> list[tuple[str, list[str]]]:
+    """Config fields whose values differ between the runs, as (dotted name, value per run)."""
+    flat = [dict(_flatten(asdict(run.config))) for run in runs]
+    names = list(dict.fromkeys(name for fields in flat for name in fields))
+    table = [(name, [_shown(fields.get(name, "")) for fields in flat]) for name in names if name != "name"]
+    return [(name, values) for name, values in table if len(set(values)) > 1]
+
+
+def training_summary(run: RunResults) -> dict[str, Any]:
+    """Steps, tokens, last loss, speed, skipped steps and duration of a run's training, from its lines."""
+    lines = run.training
+    seconds = sum(line.get("seconds") or 0.0 for line in lines)
+    tokens = sum(line.get("tokens") or 0 for line in lines)
+    tail = [line["loss"] for line in lines[-10:] if line.get("loss") is not None]
+    return {
+        "steps": lines[-1]["step"] if lines else 0,
+        "total_steps": run.total_steps,
+        "tokens": tokens,
+        "loss": sum(tail) / len(tail) if tail else None,
+        "tokens_per_second": tokens / seconds if seconds else None,
+        "skipped": sum(bool(line.get("skipped")) for line in lines),
+        "minutes": seconds / 60,
+    }
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flatten(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", inner
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

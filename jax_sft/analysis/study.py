@@ -1,0 +1,169 @@
+"""What a study left on disk, as the report needs it: runs, training lines, scored units, what is missing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax_sft.config import GROUPS, BenchmarkConfig, Run, Study, parse_init
+from jax_sft.errors import UsageError
+from jax_sft.files import read_jsonl
+from jax_sft.study.folder import (
+    completions_file,
+    metrics_file,
+    run_folder,
+    study_folder,
+    unit_folder,
+    unit_folders,
+)
+from jax_sft.study.records import CompletionLine, Item, RunRecord, UnitScores, read_items, unit_completions
+from jax_sft.tasks.task import group_of
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """One run of the study and everything found in its folder."""
+
+    config: Run
+    record: RunRecord | None
+    """None when the run has not been trained."""
+    training: list[dict[str, Any]]
+    """What each step reported."""
+    units: dict[tuple[int, str], UnitScores]
+    """Scored units by (step, benchmark)."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.config.name
+
+    @property
+    def parent(self) -> str | None:
+        """The run whose snapshot this one started from, if any."""
+        start = parse_init(self.config.init)
+        return start.run if start else None
+
+    @property
+    def trained(self) -> bool:
+        """Whether training of the run has begun."""
+        return self.record is not None or bool(self.training)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with at least one scored unit, ascending."""
+        return sorted({step for step, _ in self.units})
+
+    @property
+    def expected_steps(self) -> list[int]:
+        """Steps a complete sweep of this run covers."""
+        return sorted((self.record and self.record.snapshot_steps) or self.steps)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of the whole training, where that is known."""
+        return self.record.total_steps or None if self.record else None
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study and what its folder holds."""
+
+    study: Study
+    runs: list[RunResults]
+    items: dict[str, dict[str, Item]] = field(default_factory=dict)
+    """Stored items by benchmark and id."""
+    missing: list[str] = field(default_factory=list)
+    """What a complete sweep would have had and this one has not, one phrase each."""
+
+    @property
+    def benchmarks(self) -> list[BenchmarkConfig]:
+        """Benchmarks with at least one scored unit, by group and then in the order of the study."""
+        seen = {benchmark for run in self.runs for _, benchmark in run.units}
+        found = [b for b in self.study.benchmarks if b.name in seen]
+        return sorted(found, key=lambda b: GROUPS.index(group_of(b)))
+
+    @property
+    def swept(self) -> list[RunResults]:
+        """Runs with at least one scored unit."""
+        return [run for run in self.runs if run.units]
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups that have scored units, in the order of the words."""
+        present = {group_of(b) for b in self.benchmarks}
+        return [group for group in GROUPS if group in present]
+
+    def in_group(self, group: str) -> list[BenchmarkConfig]:
+        """Benchmarks of one group."""
+        return [b for b in self.benchmarks if group_of(b) == group]
+
+    def is_share(self, benchmark: str) -> bool:
+        """Whether every score of the benchmark lies in [0, 1], so that it reads as a percentage."""
+        units = [u for run in self.runs for (_, b), u in run.units.items() if b == benchmark]
+        return all(0 <= unit.score <= 1 for unit in units if unit.judged)
+
+
+def load_study(study: Study) -> StudyResults:
+    """Read every record, metrics, scores and items of the study.
+
+    Raises UsageError when no run has anything to report, or naming the file that is malformed.
+    """
+    runs = [_load_run(study, run) for run in study.runs]
+    if not any(run.trained or run.units for run in runs):
+        raise UsageError(
+            f"{study_folder(study)}: no run of study {study.name} is there; "
+            "train it first, or point --root at its folder"
+        )
+    items = {b.name: {item.id: item for item in read_items(study, b.name) or ()} for b in study.benchmarks}
+    return StudyResults(study, runs, items, [phrase for run in runs for phrase in _missing(study, run)])
+
+
+def completions_of(study: Study, unit: UnitScores) -> list[CompletionLine]:
+    """The stored completions of a unit; empty when the file is gone."""
+    return unit_completions(unit_folder(study, unit.run, unit.step, unit.benchmark)) or []
+
+
+def _load_run(study: Study, run: Run) -> RunResults:
+    folder = run_folder(study, run.name)
+    record = RunRecord.read(folder)
+    lines = read_jsonl(metrics_file(folder)) if metrics_file(folder).exists() else iter(())
+    names = {b.name for b in study.benchmarks}
+    units = {
+        (step, benchmark): scores
+        for step, benchmark, unit in unit_folders(study, run.name)
+        if benchmark in names and (scores := UnitScores.read(unit))
+    }
+    # As it was trained: with flags, which the study does not know.
+    return RunResults(record.run if record else run, record, list(lines), units)
+
+
+def _missing(study: Study, run: RunResults) -> list[str]:
+    """Phrases for what is not there; a run with no units at all was left out of the sweep on purpose."""
+    if not run.trained and not run.units:
+        return [f"run {run.name} is not trained"]
+    phrases = []
+    last, done = run.total_steps, run.training[-1]["step"] if run.training else None
+    if last and done and done < last:
+        phrases.append(f"run {run.name} is trained to step {done} of {last}")
+    if not run.units:
+        return phrases
+    for benchmark in study.benchmarks:
+        absent = [step for step in run.expected_steps if (step, benchmark.name) not in run.units]
+        unscored = [s for s in absent if _has_completions(study, run.name, s, benchmark.name)]
+        ungenerated = [s for s in absent if s not in unscored]
+        where = f"{run.name}, {benchmark.name}, step"
+        if unscored:
+            phrases.append(f"{where} {_listed(unscored)}: generated, not scored")
+        if ungenerated:
+            phrases.append(f"{where} {_listed(ungenerated)}: no completions")
+        units = [unit for (_, name), unit in sorted(run.units.items()) if name == benchmark.name]
+        empty = [unit.step for unit in units if not unit.judged]
+        if empty:
+            phrases.append(f"{where} {_listed(empty)}: scored on no items")
+    return phrases
+
+
+def _has_completions(study: Study, run: str, step: int, benchmark: str) -> bool:
+    return completions_file(unit_folder(study, run, step, benchmark)).exists()
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps))

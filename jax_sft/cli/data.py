@@ -1,0 +1,105 @@
+"""The verbs of `jax-sft data`: sets built, pools verified, what a study trains on described and prepared."""
+
+from dataclasses import dataclass, field, fields
+
+from rich.console import Console
+
+from jax_sft.cli.flags import RunsFlags, chosen_runs, open_study
+from jax_sft.cli.parse import parse_flags
+from jax_sft.config import Option
+from jax_sft.options import VerifyOptions
+from jax_sft.study.check import validate
+
+
+@dataclass(frozen=True)
+class BuildFlags:
+    """What a set is made from."""
+
+    source: str = ""
+    """A .jsonl or .parquet file, a set built before, or a generator; some sets have one of their own."""
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of the source, over those of the set, for example `depth 2`."""
+    rows: int = -1
+    """How many rows to draw by seed: 0 all, -1 the set's own number."""
+    seed: int = 0
+    """Draws rows, and one response of each query."""
+    matching: str = ""
+    """The set whose queries the rows must answer, for those that are matched to another."""
+    data_root: str = ""
+    """Look up relative sources in this folder."""
+
+
+@dataclass(frozen=True)
+class VerifyFlags(VerifyOptions):
+    """How responses are judged, and which are kept."""
+
+    benchmarks: tuple[str, ...] = ()
+    """Files of benchmark items; queries that overlap with one are left out."""
+
+
+@dataclass(frozen=True)
+class DescribeFlags(RunsFlags):
+    """Which runs, and where the page goes."""
+
+    page: str = "data.html"
+    """File of the page with plots."""
+
+
+@dataclass(frozen=True)
+class PrepareFlags(RunsFlags):
+    """Which runs."""
+
+    rebuild: bool = False
+    """Prepare again what was prepared from another source, template or tokenizer."""
+
+
+def data_build(words: list[str], args: list[str]) -> None:
+    """Build a set of rows on disk, versioned and sharded."""
+    flags = parse_flags(BuildFlags, args)
+    from jax_sft.sets.build import build
+
+    name, folder = words
+    rows = None if flags.rows < 0 else flags.rows
+    built = build(
+        name, folder, flags.source, flags.options, rows, flags.seed, flags.matching, flags.data_root
+    )
+    _console().print(f"set: {built}")
+
+
+def data_verify(words: list[str], args: list[str]) -> None:
+    """Judge the responses of a pool of queries, and keep the right ones.
+
+    Queries that overlap with benchmark items and responses said twice are left out. Resumable.
+    """
+    flags = parse_flags(VerifyFlags, args)
+    from jax_sft.sets.verify import verify
+
+    options = VerifyOptions(**{each.name: getattr(flags, each.name) for each in fields(VerifyOptions)})
+    console = _console()
+    pool, out = words
+    console.print(str(verify(pool, out, options, flags.benchmarks, console)))
+
+
+def data_describe(words: list[str], args: list[str]) -> None:
+    """Table and page of the lengths, traces, answers and behaviours of its sets."""
+    flags = parse_flags(DescribeFlags, args)
+    study = validate(open_study(words[0], flags))
+    from jax_sft.sets.prepare import describe
+
+    console = _console()
+    runs = [study.run(name) for name in chosen_runs(study, flags.runs)]
+    describe(study, runs, flags.page, console)
+    console.print(f"page: {flags.page}")
+
+
+def data_prepare(words: list[str], args: list[str]) -> None:
+    """Tokenise and lay out the rows before any accelerator waits for them."""
+    flags = parse_flags(PrepareFlags, args)
+    study = validate(open_study(words[0], flags))
+    from jax_sft.sets.prepare import prepare
+
+    prepare(study, [study.run(name) for name in chosen_runs(study, flags.runs)], _console(), flags.rebuild)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True, markup=False, highlight=False)

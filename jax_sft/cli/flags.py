@@ -1,0 +1,80 @@
+"""Flags that several verbs share, and what they choose of a study."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from jax_sft.config import Study, replace
+from jax_sft.errors import UsageError
+from jax_sft.study.load import load_study
+
+ROOT_HELP = "Write below this folder (local or gs://) instead of the study's own root."
+DATA_ROOT_HELP = "Look up the study's data and benchmark files in this folder."
+RUNS_HELP = "Only these runs of the study, comma-separated; empty means all."
+
+
+@dataclass(frozen=True)
+class PlaceFlags:
+    """Where things lie."""
+
+    root: Annotated[str, tyro.conf.arg(help=ROOT_HELP)] = ""
+    data_root: Annotated[str, tyro.conf.arg(help=DATA_ROOT_HELP)] = ""
+
+
+@dataclass(frozen=True)
+class RunsFlags(PlaceFlags):
+    """Where things lie, and which runs."""
+
+    runs: Annotated[str, tyro.conf.arg(help=RUNS_HELP)] = ""
+
+
+@dataclass(frozen=True)
+class UnitFlags(RunsFlags):
+    """Where things lie, and which units (run, step, benchmark)."""
+
+    steps: str = ""
+    """Only these snapshot steps, comma-separated, for example `0,10`; empty means all there are."""
+    benchmarks: str = ""
+    """Only these benchmarks of the study, comma-separated; empty means all."""
+
+
+def open_study(path: str, flags: PlaceFlags) -> Study:
+    """The study at `path`, with the places that the flags name."""
+    study = load_study(path)
+    return replace(study, root=flags.root or study.root, data_root=flags.data_root or study.data_root)
+
+
+def chosen_runs(study: Study, names: str) -> list[str]:
+    """The runs that `--runs` names, all by default; UsageError for one that the study does not have."""
+    return _among(names, [run.name for run in study.runs], "--runs") or [run.name for run in study.runs]
+
+
+def chosen_units(study: Study, flags: UnitFlags) -> tuple[list[str], list[int] | None, list[str] | None]:
+    """Runs, steps and benchmarks as the evaluation expects them; None means all."""
+    benchmarks = _among(flags.benchmarks, [benchmark.name for benchmark in study.benchmarks], "--benchmarks")
+    return chosen_runs(study, flags.runs), numbers(flags.steps, "--steps") or None, benchmarks or None
+
+
+def _among(text: str, known: list[str], flag: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{flag}: the study has no {name!r}; it has {', '.join(known) or 'none'}")
+    return names
+
+
+def number(text: str, word: str) -> int:
+    """`10` as a number; UsageError naming the word of the command line that it stands for."""
+    if not text.strip().isdecimal():
+        raise UsageError(f"{word}: {text!r} is not a step; write one number such as 10")
+    return int(text)
+
+
+def numbers(text: str, flag: str) -> list[int]:
+    """`0,10` as numbers; UsageError naming the flag."""
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    for piece in pieces:
+        if not piece.isdecimal():
+            raise UsageError(f"{flag}: {piece!r} is not a step; write numbers such as 0,10")
+    return [int(piece) for piece in pieces]

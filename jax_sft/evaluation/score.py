@@ -1,0 +1,191 @@
+"""From completions on disk to scores on disk: complete or refused, with intervals, again at any time."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from etils import epath
+from rich.console import Console
+from rich.table import Table
+
+from jax_sft.config import BenchmarkConfig, Study
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.evaluation.items import find_benchmark, stored_items
+from jax_sft.evaluation.pool import ScoringPool
+from jax_sft.statistics.intervals import estimate
+from jax_sft.study.folder import completions_file, unit_folder, unit_folders
+from jax_sft.study.records import (
+    CompletionLine,
+    Item,
+    JudgedCompletion,
+    UnitScores,
+    Verdict,
+    read_completions,
+)
+from jax_sft.tasks.task import get_task, group_of
+
+Unit = tuple[str, int, str]  # run, step, benchmark
+TABLE_WIDTH = 120
+"""Characters of the score table where it is not printed to a terminal."""
+
+
+def score(
+    study: Study,
+    runs: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    benchmarks: Sequence[str] | None = None,
+) -> list[UnitScores]:
+    """Score (again) every unit that has completions, print a table of the scores and give them.
+
+    No or empty `runs`, `steps` or `benchmarks` mean all. UsageError for a name that the study lacks, and when
+    there is nothing to score.
+    """
+    for run in runs or ():
+        if run not in {known.name for known in study.runs}:
+            raise UsageError(f"study {study.name}: no run {run!r}")
+    for name in benchmarks or ():
+        find_benchmark(study, name)
+    units = [
+        (run, step, name)
+        for run, step, name in _complete_units(study)
+        if (not runs or run in runs)
+        and (not steps or step in steps)
+        and (not benchmarks or name in benchmarks)
+    ]
+    if not units:
+        raise UsageError(
+            f"study {study.name}: no completions to score under {study.root}; run the sweep first"
+        )
+    with ScoringPool(study.evaluation.workers) as pool:
+        scored = [score_unit(study, unit, pool) for unit in units]
+    console = Console()
+    if not console.is_terminal:  # a file has no width to keep to
+        console.width = TABLE_WIDTH
+    console.print(score_table(scored))
+    return scored
+
+
+def score_unit(study: Study, unit: Unit, pool: ScoringPool) -> UnitScores:
+    """Score the stored completions of a unit, and write what was found beside them.
+
+    JaxSftError when completions are missing, doubled or of unknown items: nothing is averaged over then.
+    """
+    run, step, name = unit
+    folder, config = unit_folder(study, run, step, name), find_benchmark(study, name)
+    items = stored_items(study, name)
+    lines = whole_completions(completions_file(folder), items, config.samples)
+    by_id = {item.id: item for item in items}
+    asked = [(by_id[line.item], line.completion, line.finish) for line in lines]
+    verdicts = pool.score(config.task, asked)
+    scores = UnitScores(
+        study=study.name, run=run, step=step, **summarise(config, lines, verdicts, len(items))
+    )
+    scores.write(folder)
+    return scores
+
+
+def whole_completions(path: epath.Path, items: Sequence[Item], samples: int) -> list[CompletionLine]:
+    """All completions of a unit, by item and sample; JaxSftError unless each is there just once."""
+    lines = list(read_completions(path))
+    found = Counter(line.key for line in lines)
+    wanted = [(item.id, sample) for item in items for sample in range(samples)]
+    problems = {
+        "missing": [key for key in wanted if key not in found],
+        "doubled": [key for key, count in found.items() if count > 1],
+        "of no item or sample of the benchmark": list(found.keys() - set(wanted)),
+    }
+    for problem, keys in problems.items():
+        if keys:
+            item, sample = min(keys, key=str)
+            raise JaxSftError(
+                f"{path}: {len(keys)} of {len(wanted)} completions {problem}, for example item {item!r} "
+                f"sample {sample}; run the sweep again to complete the unit"
+            )
+    place = {key: index for index, key in enumerate(wanted)}
+    return sorted(lines, key=lambda line: place[line.key])
+
+
+def summarise(
+    config: BenchmarkConfig,
+    lines: Sequence[CompletionLine],
+    verdicts: Sequence[Verdict | None],
+    items: int,
+) -> dict[str, Any]:
+    """The fields of `UnitScores` that follow from its verdicts.
+
+    None (the scorer failed) counts as 0 and unanswered.
+    """
+    task = get_task(config.task)
+    names = sorted({name for verdict in verdicts if verdict for name in verdict.metrics} | {task.headline})
+    failed = Verdict({task.headline: 0.0}, answered=False)
+    judged = [
+        JudgedCompletion(line.item, line.sample, **vars(verdict or failed))
+        for line, verdict in zip(lines, verdicts, strict=True)
+    ]
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    for verdict in judged:
+        for name, value in verdict.metrics.items():
+            values[name].setdefault(verdict.item, []).append(value)
+    metrics = {name: estimate(by_item) for name, by_item in values.items()}
+    headline, count = metrics[task.headline], len(lines)
+    return {
+        "benchmark": config.name,
+        "kind": config.task,
+        "group": group_of(config),
+        "headline": task.headline,
+        "higher_is_better": task.higher_is_better,
+        "items": items,
+        "completions": count,
+        "score": headline.mean,
+        "low": headline.low,
+        "high": headline.high,
+        "metrics": metrics,
+        "mean_tokens": sum(line.tokens for line in lines) / count,
+        "truncation_rate": sum(line.finish == "length" for line in lines) / count,
+        "no_answer_rate": sum(not verdict.answered for verdict in judged) / count,
+        "scorer_failures": sum(verdict is None for verdict in verdicts),
+        "verdicts": tuple(judged),
+    }
+
+
+def score_table(scores: Sequence[UnitScores]) -> Table:
+    """One line a unit: score with its interval, mean length, truncated and unanswered shares."""
+    table = Table("run", "benchmark", "metric", "step", "score", "95%", "tokens", "cut", "no answer")
+    for unit in scores:
+        failures = f" ({unit.scorer_failures} scorer failures)" if unit.scorer_failures else ""
+        table.add_row(
+            unit.run,
+            unit.benchmark,
+            unit.headline,
+            str(unit.step),
+            f"{100 * unit.score:.1f}",
+            f"{100 * unit.low:.1f} – {100 * unit.high:.1f}",
+            f"{unit.mean_tokens:.0f}",
+            f"{100 * unit.truncation_rate:.0f}%",
+            f"{100 * unit.no_answer_rate:.0f}%{failures}",
+        )
+    return table
+
+
+def load_scores(study: Study) -> list[UnitScores]:
+    """The scores of all units of the study that have any, by run, benchmark and step."""
+    names = {config.name for config in study.benchmarks}
+    found = [
+        scores
+        for run in study.runs
+        for _, benchmark, folder in unit_folders(study, run.name)
+        if benchmark in names and (scores := UnitScores.read(folder))
+    ]
+    return sorted(found, key=lambda unit: (unit.run, unit.benchmark, unit.step))
+
+
+def _complete_units(study: Study) -> Iterator[Unit]:
+    """Units of the study, as configured now, whose completions are all there; in the study's order."""
+    for run in study.runs:
+        there = [
+            (step, name)
+            for step, name, folder in unit_folders(study, run.name)
+            if completions_file(folder).exists()
+        ]
+        for config in study.benchmarks:
+            yield from ((run.name, step, name) for step, name in there if name == config.name)

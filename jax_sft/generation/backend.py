@@ -1,0 +1,46 @@
+"""What answers requests: our own engine, or another. The words that both sides share."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jax_sft.config import Sampling
+from jax_sft.models.decoder import Params
+from jax_sft.study.records import Finish
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to draw."""
+
+    id: str
+    """Whose it is; means nothing to a backend, but with sample and seed it fixes what is drawn at random."""
+    sample: int
+    prompt: tuple[int, ...]
+    """Token ids."""
+    max_new_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back: the new tokens, the closing stop token not among them."""
+
+    tokens: tuple[int, ...]
+    token_count: int
+    """Tokens generated, the stop token counted."""
+    finish: Finish
+
+
+class Backend(Protocol):
+    """Draws completions with the weights that were loaded last."""
+
+    def load(self, params: Params) -> None:
+        """Take these weights from now on."""
+
+    def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
+        """Each request with its completion, in the order in which they end.
+
+        A completion depends on weights, prompt, sampling, id, sample and seed alone. UsageError, before
+        anything is drawn, for a request that cannot be answered.
+        """

@@ -1,0 +1,89 @@
+"""What commands are told besides a study: of `jax-sft data verify` and `jax-sft plan`; light to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jax_sft.errors import UsageError
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What `jax-sft data verify` is told."""
+
+    prompt: str = "question"
+    """Column of the query."""
+    response: str = "response"
+    """Column of the response: text, or a list of texts (many responses to one query in one row)."""
+    answer: str = "answer"
+    """Column of the right answer, with or without $ or \\boxed{}; after #### where there is one."""
+    instruction: str = ""
+    """Line added to the end of every prompt that is kept."""
+    keep: str = "one"
+    """`one` right response a query, drawn by seed; `all` responses judged, marked in the column `correct`."""
+    max_characters: int = 0
+    """Responses longer than this are left out (0: no bound)."""
+    seed: int = 0
+    ngram: int = 8
+    """Words in a row that a query may not share with a benchmark item."""
+    workers: int = 2
+    seconds: float = 10.0
+    """Time limit for one response."""
+
+
+HBM_SHARE = 0.92
+"""The runtime and fragmentation want the rest."""
+TIMEOUT = 1800.0
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """On which TPUs to plan, and how."""
+
+    chips: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A TPU slice, `v5p:64` for 64 chips or `v5p:2x64` for two slices of 64; repeat it to compare several."""
+    search: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Look for the fastest remat, rows of a micro-batch and parallelism that fit."""
+    most_compiled: int = 6
+    """Settings that a search compiles at most, for each run and slice."""
+    hbm_share: float = HBM_SHARE
+    """Share of a device's usable memory that a program may fill."""
+    prices: str = ""
+    """A TOML file with dollars per chip-hour instead of the built-in table."""
+    rows: int = 0
+    """Rows of the data sets, where they are not at hand."""
+    row_tokens: int = 0
+    """Mean tokens of a row, where the data set is not at hand; 0 means as many as fit."""
+    target_share: float = 1.0
+    """Share of tokens that carry loss, where the data set is not at hand."""
+    completion_share: float = 1.0
+    """Mean tokens of a completion / max_new_tokens of its benchmark."""
+    cache: str = ""
+    """Folder of earlier compilations; empty means $XDG_CACHE_HOME/jax_sft/plans."""
+    timeout: float = TIMEOUT
+    """Seconds that one compilation may take."""
+
+    def check(self) -> None:
+        """UsageError naming a flag that is out of range."""
+        if not self.chips:
+            raise UsageError("--chips: name at least one slice, such as --chips v5p:64")
+        for name in ("hbm_share", "target_share", "completion_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: is not above 0 and at most 1")
+        for name in ("rows", "row_tokens"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: is below 0")
+        for name in ("most_compiled", "timeout"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: is not above 0")
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """The folder that `cache` names, or None for the usual one."""
+        return Path(self.cache).expanduser() if self.cache else None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,74 @@
+"""What `jax-sft data` does, a function for each of its words."""
+
+from collections.abc import Sequence
+
+from etils import epath
+from rich.console import Console
+
+from jax_sft.config import Run, Study
+from jax_sft.data.batches import BatchPlan
+from jax_sft.data.prepared import prepared_rows
+from jax_sft.data.sources import load_rows
+from jax_sft.data.transforms import parse_knobs, transform
+from jax_sft.sets.describe import SetDescription, describe_set, table, write_page
+from jax_sft.study.folder import prepared_folder
+from jax_sft.tokens.loading import load_tokenizer
+from jax_sft.tokens.templates import load_template
+
+_SUGGESTED = 4
+_CANDIDATES = 64
+
+
+def prepare(study: Study, runs: Sequence[Run], console: Console, rebuild: bool = False) -> None:
+    """Prepare the rows of each run under <root>/prepared and print how they pack.
+
+    Where another choice of `data.row_lengths` would compute fewer positions, it is named.
+    """
+    for run in runs:
+        tokenizer = load_tokenizer(run.tokens)
+        template = load_template(run.tokens, tokenizer)
+        cache = prepared_folder(study)
+        rows = prepared_rows(
+            run.data, run.tokens, tokenizer, template, run.seed, study.data_root, cache, rebuild
+        )
+        plan = BatchPlan(rows, run.data, run.seed, run.epochs)
+        report = plan.report()
+        console.print(f"{run.name}: {report}")
+        lengths, efficiency = suggestion(plan)
+        if efficiency > report.efficiency + 0.01:
+            shown = " ".join(str(length) for length in lengths)
+            console.print(f"{run.name}: --data.row-lengths {shown} would be {efficiency:.1%} full")
+
+
+def suggestion(plan: BatchPlan) -> tuple[tuple[int, ...], float]:
+    """Up to four row lengths, from the longest row to twice the run's, and how full they would be."""
+    config = plan.config
+    # A multiple of 128 keeps tiles of the accelerator whole; short rows do with less.
+    unit = max(1, min(128, config.row_length // _CANDIDATES))
+    shortest = -(-int(plan.rows.lengths_E.max()) // unit) * unit
+    candidates = range(shortest, max(2 * config.row_length, shortest) + 1, unit)
+    step = max(1, len(candidates) // _CANDIDATES)
+    return plan.fitted_row_lengths(_SUGGESTED, candidates[::step])
+
+
+def describe(
+    study: Study,
+    runs: Sequence[Run],
+    page: epath.PathLike,
+    console: Console,
+) -> list[SetDescription]:
+    """Print a table of the sets of these runs (knobs applied, one column for each set) and write the page."""
+    described: dict[str, SetDescription] = {}
+    for run in runs:
+        key = repr((run.data.source, run.data.options, run.data.knobs, run.data.rows, run.seed, run.tokens))
+        if key in described:
+            continue
+        tokenizer = load_tokenizer(run.tokens)
+        template = load_template(run.tokens, tokenizer)
+        rows = transform(
+            load_rows(run.data, run.seed, study.data_root), parse_knobs(run.data.knobs), run.seed
+        )
+        described[key] = describe_set(run.name, rows, tokenizer, template, run.tokens.end)
+    console.print(table(list(described.values())))
+    write_page(list(described.values()), page)
+    return list(described.values())

@@ -1,0 +1,133 @@
+"""Where everything of a study lies on disk: the name of every file and folder, spelt here and nowhere else.
+
+<root>/prepared/                         rows tokenised in advance, shared by the studies of a root
+<root>/<study>/study.json                the study, as its last run was started
+<root>/<study>/benchmarks/<name>.jsonl   the items that every unit was asked
+<root>/<study>/<run>/run.json            the run's record: resolved config, versions, hashes
+                     metrics.jsonl       one line a step; tensorboard/ holds the same
+                     snapshots/ state/ exports/ trace/
+                     evals/<step>/<benchmark>/   completions.jsonl, scores.json
+<root>/<study>/report/  plan/            pages
+"""
+
+from collections.abc import Iterator
+
+from etils import epath
+
+from jax_sft.config import Study
+
+RUN_FILE, STUDY_FILE, COMPLETIONS = "run.json", "study.json", "completions.jsonl"
+_BENCHMARKS, _REPORT, _PLAN, _PREPARED, _EVALS = "benchmarks", "report", "plan", "prepared", "evals"
+RESERVED_RUNS = (_BENCHMARKS, _PLAN, _REPORT)
+"""Folders of a study that are not runs."""
+RESERVED_STUDIES = (_PREPARED,)
+"""Folders of a root that are not studies."""
+
+
+def study_folder(study: Study) -> epath.Path:
+    """<root>/<study>"""
+    return epath.Path(study.root) / study.name
+
+
+def study_file(folder: epath.PathLike) -> epath.Path:
+    """The study as JSON, in a study's folder."""
+    return epath.Path(folder) / STUDY_FILE
+
+
+def items_file(study: Study, benchmark: str) -> epath.Path:
+    """The items every unit of the study was asked."""
+    return study_folder(study) / _BENCHMARKS / f"{benchmark}.jsonl"
+
+
+def report_folder(study: Study) -> epath.Path:
+    """Where the report lies."""
+    return study_folder(study) / _REPORT
+
+
+def plan_folder(study: Study) -> epath.Path:
+    """Where the page of a plan lies."""
+    return study_folder(study) / _PLAN
+
+
+def prepared_folder(study: Study) -> epath.Path:
+    """Where `jax-sft data prepare` puts rows, for all studies of a root."""
+    return epath.Path(study.root) / _PREPARED
+
+
+def run_folder(study: Study, run: str) -> epath.Path:
+    """<root>/<study>/<run>"""
+    return study_folder(study) / run
+
+
+def run_file(folder: epath.PathLike) -> epath.Path:
+    """The run's record, in its folder."""
+    return epath.Path(folder) / RUN_FILE
+
+
+def metrics_file(folder: epath.PathLike) -> epath.Path:
+    """One line a step, in a run's folder."""
+    return epath.Path(folder) / "metrics.jsonl"
+
+
+def started_file(folder: epath.PathLike) -> epath.Path:
+    """When a run was first started."""
+    return epath.Path(folder) / "started.json"
+
+
+def tensorboard_folder(folder: epath.PathLike) -> epath.Path:
+    """The metrics for TensorBoard, in a run's folder."""
+    return epath.Path(folder) / "tensorboard"
+
+
+def trace_folder(folder: epath.PathLike) -> epath.Path:
+    """A profiler's trace, in a run's folder."""
+    return epath.Path(folder) / "trace"
+
+
+def snapshots_folder(folder: epath.PathLike) -> epath.Path:
+    """Parameters at named steps, in a run's folder."""
+    return epath.Path(folder) / "snapshots"
+
+
+def state_folder(folder: epath.PathLike) -> epath.Path:
+    """What is needed to go on, in a run's folder."""
+    return epath.Path(folder) / "state"
+
+
+def export_folder(folder: epath.PathLike, step: int) -> epath.Path:
+    """One snapshot as a Hugging Face folder, in a run's folder."""
+    return epath.Path(folder) / "exports" / str(step)
+
+
+def unit_folder(study: Study, run: str, step: int, benchmark: str) -> epath.Path:
+    """What was drawn and found for one benchmark with one snapshot of a run."""
+    return run_folder(study, run) / _EVALS / str(step) / benchmark
+
+
+def unit_folders(study: Study, run: str) -> Iterator[tuple[int, str, epath.Path]]:
+    """(step, benchmark, folder) of every unit that a run's folder holds, by step."""
+    evals = run_folder(study, run) / _EVALS
+    steps = [path for path in evals.iterdir() if path.name.isdecimal()] if evals.exists() else []
+    for step in sorted(steps, key=lambda path: int(path.name)):
+        for folder in sorted(step.iterdir()):
+            yield int(step.name), folder.name, folder
+
+
+def completions_file(unit: epath.PathLike) -> epath.Path:
+    """All completions of a unit, in its folder; there once all are drawn."""
+    return epath.Path(unit) / COMPLETIONS
+
+
+def parts_folder(unit: epath.PathLike) -> epath.Path:
+    """The completions of a unit so far, in its folder, while not all are drawn."""
+    return epath.Path(unit) / "parts"
+
+
+def sampling_file(unit: epath.PathLike) -> epath.Path:
+    """The settings with which a unit's completions were drawn, in its folder."""
+    return epath.Path(unit) / "sampling.json"
+
+
+def scores_file(unit: epath.PathLike) -> epath.Path:
+    """What was found in a unit's completions, in its folder."""
+    return epath.Path(unit) / "scores.json"

@@ -1,0 +1,207 @@
+"""What a study leaves on disk, as types that read and write themselves: the interface between all stages.
+
+A stage writes these and the next one reads them, at another time or on another machine. Of a file that an
+older version wrote, what it has in common is read; a field that is missing or of another type is a UsageError
+that names the file.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from etils import epath
+
+from jax_sft.config import Group, Run, Study
+from jax_sft.errors import UsageError
+from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
+from jax_sft.statistics.intervals import Estimate
+from jax_sft.study.document import from_json, run_from_json, to_json
+from jax_sft.study.folder import completions_file, items_file, run_file, scores_file
+
+Finish = Literal["stop", "length"]
+Key = tuple[str, int]
+"""(item, sample)"""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it was trained: its resolved config, and hashes of what it was trained on."""
+
+    study: str
+    run: Run
+    data_root: str = ""
+    template_hash: str = ""
+    data_hash: str = ""
+    total_steps: int = 0
+    snapshot_steps: tuple[int, ...] = ()
+    packing: str = ""
+    """How full the packed rows are, in words."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the libraries that numbers depend on."""
+
+    def write(self, folder: epath.PathLike) -> None:
+        """Write the record into the run's folder."""
+        write_json(run_file(folder), to_json(self))
+
+    @staticmethod
+    def read(folder: epath.PathLike) -> "RunRecord | None":
+        """The record in a run's folder; None when there is none, UsageError when it is malformed."""
+        path = run_file(folder)
+        if not path.exists():
+            return None
+        value = _object(path)
+        run = run_from_json(value.get("run"), where=str(path))
+        return replace(from_json(RunRecord, {"study": ""} | value, str(path)), run=run)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question: the turns of its prompt, and what its scorer needs to judge a completion (plain JSON)."""
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    reference: dict[str, Any]
+
+
+def write_items(study: Study, benchmark: str, items: Sequence[Item]) -> None:
+    """Write the items that every unit of the benchmark is asked."""
+    write_jsonl(items_file(study, benchmark), [dataclasses.asdict(item) for item in items])
+
+
+def read_items(study: Study, benchmark: str) -> list[Item] | None:
+    """The stored items of a benchmark; None when there are none, UsageError when the file is malformed."""
+    path = items_file(study, benchmark)
+    if not path.exists():
+        return None
+    items = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        items.append(from_json(Item, row, f"{path}, line {number}"))
+    return items
+
+
+@dataclass(frozen=True)
+class CompletionLine:
+    """The i-th draw for an item: the text that came back."""
+
+    item: str
+    sample: int
+    completion: str
+    tokens: int
+    """Tokens generated, the one that ended the sequence counted."""
+    finish: Finish
+    """`stop` (a stop token came) or `length` (the limit was reached)."""
+
+    @property
+    def key(self) -> Key:
+        """What was asked."""
+        return self.item, self.sample
+
+    @staticmethod
+    def from_json(value: dict[str, Any], where: str) -> "CompletionLine":
+        """The line that `write_completions` wrote; UsageError, opened by `where`, when it is none."""
+        return from_json(CompletionLine, value, where)
+
+
+def write_completions(path: epath.PathLike, lines: Sequence[CompletionLine]) -> None:
+    """Write completions, one a line, atomically."""
+    write_jsonl(path, [dataclasses.asdict(line) for line in lines])
+
+
+def read_completions(path: epath.PathLike) -> Iterator[CompletionLine]:
+    """The completions of a file; UsageError with file and line for one that is malformed."""
+    for number, row in enumerate(read_jsonl(path), start=1):
+        yield CompletionLine.from_json(row, f"{path}, line {number}")
+
+
+def unit_completions(unit: epath.PathLike) -> list[CompletionLine] | None:
+    """All completions of a unit; None while they are not all drawn."""
+    path = completions_file(unit)
+    return list(read_completions(path)) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found in one completion."""
+
+    metrics: dict[str, float]
+    """Values by name, usually 0 or 1; a metric that does not apply to the item is left out."""
+    answered: bool
+    """Whether there was an answer to judge, right or wrong."""
+    answer: str = ""
+    """The answer as read, for people who page through completions."""
+
+
+@dataclass(frozen=True)
+class JudgedCompletion:
+    """A verdict beside what it is on."""
+
+    item: str
+    sample: int
+    metrics: dict[str, float]
+    answered: bool
+    answer: str = ""
+
+
+@dataclass(frozen=True)
+class UnitScores:
+    """The scores of one unit (run, step, benchmark), with the verdicts that they come from."""
+
+    study: str
+    run: str
+    step: int
+    benchmark: str
+    kind: str
+    """The task."""
+    group: Group
+    headline: str
+    """The metric that stands for the benchmark."""
+    higher_is_better: bool
+    items: int
+    completions: int
+    score: float
+    """Mean of the headline metric."""
+    low: float
+    high: float
+    metrics: dict[str, Estimate]
+    mean_tokens: float
+    truncation_rate: float
+    no_answer_rate: float
+    scorer_failures: int
+    verdicts: tuple[JudgedCompletion, ...]
+
+    def write(self, unit: epath.PathLike) -> None:
+        """Write the scores into the unit's folder."""
+        write_json(scores_file(unit), dataclasses.asdict(self))
+
+    @staticmethod
+    def read(unit: epath.PathLike) -> "UnitScores | None":
+        """The scores in a unit's folder; None when there are none, UsageError when they are malformed."""
+        path = scores_file(unit)
+        if not path.exists():
+            return None
+        remedy = "score the unit again with `jax-sft score`"
+        return from_json(UnitScores, read_json(path), str(path), remedy=remedy)
+
+    @property
+    def judged(self) -> bool:
+        """Whether the headline metric applies to any item, so that there is a score."""
+        return math.isfinite(self.score) and self.metrics[self.headline].n > 0
+
+    @cached_property
+    def item_scores(self) -> dict[str, float]:
+        """Headline metric of each item, averaged over its samples; others are left out."""
+        values: dict[str, list[float]] = {}
+        for verdict in self.verdicts:
+            if self.headline in verdict.metrics:
+                values.setdefault(verdict.item, []).append(verdict.metrics[self.headline])
+        return {item: sum(of) / len(of) for item, of in values.items()}
+
+
+def _object(path: epath.Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: expected an object, found {type(value).__name__}")
+    return value

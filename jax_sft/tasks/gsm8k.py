@@ -1,0 +1,45 @@
+"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168); the final number counts."""
+
+from typing import ClassVar
+
+from jax_sft.config import BenchmarkConfig, Group
+from jax_sft.errors import UsageError
+from jax_sft.files import read_jsonl
+from jax_sft.responses.answers import final_number, to_decimal, visible
+from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.task import Task, column, source_file, user
+
+GSM8K_INSTRUCTION = "Solve the problem step by step. End with the answer as a number after ####."
+REMEDY = "copy grade_school_math/data/test.jsonl there from github.com/openai/grade-school-math"
+
+
+class GSM8K(Task):
+    """Option `instruction`: the line after the question; the default is that of the training rows."""
+
+    group: ClassVar[Group] = "in_domain"
+    defaults: ClassVar = {"instruction": GSM8K_INSTRUCTION}
+
+    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+        """The rows {question, answer} of a json-lines file; `answer` ends in #### and the number."""
+        instruction = self.options(config)["instruction"]
+        path = source_file(config, data_root, "benchmarks/gsm8k_test.jsonl", REMEDY)
+        items = []
+        for number, row in enumerate(read_jsonl(path), start=1):
+            where = f"{path}, row {number}"
+            question, answer = column(row, "question", where), column(row, "answer", where)
+            gold = str(answer).rpartition("####")[2].strip()
+            if to_decimal(gold) is None:
+                raise UsageError(f"{where}: answer must end in #### and a number, found {gold[:40]!r}")
+            items.append(
+                Item(f"gsm8k-{number}", user(f"{question}\n{instruction}".strip()), {"answer": gold})
+            )
+        return items
+
+    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+        """1 when the final number after the thinking (####, else a box, else the last) is the gold one."""
+        text = visible(completion)
+        answer = final_number(text) if text is not None else None
+        if answer is None:
+            return Verdict({"accuracy": 0.0}, answered=False)
+        right = to_decimal(answer) == to_decimal(item.reference["answer"])
+        return Verdict({"accuracy": float(right)}, answered=True, answer=answer)

@@ -1,0 +1,135 @@
+"""Any generator of reasoning-gym by name (arXiv 2505.24760), with its own scorer."""
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, ClassVar
+
+from jax_sft.config import BenchmarkConfig, Group
+from jax_sft.errors import UsageError
+from jax_sft.responses.answers import last_boxed, visible
+from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.task import Task, user
+
+_UNUSABLE = {
+    "composite": "it is a mixture of others: make one benchmark for each",
+    "game_of_life_halting": "its scorer accepts any answer",
+}
+_TUPLES = ("arc_agi", "rearc")  # their scorers compare with tuples, which JSON turns into lists
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+class ReasoningGym(Task):
+    """Options: `generator`, its name; `size`, the items before `limit`; `seed`; others go to the generator.
+
+    Accuracy is 1 from a score of 0.99 on: some scorers give a little to wrong answers.
+    """
+
+    group: ClassVar[Group] = "reasoning"
+    isolated: ClassVar[bool] = True
+    free_options: ClassVar[bool] = True
+    defaults: ClassVar = {
+        "generator": "",
+        "size": 200,
+        "seed": 0,
+        "instruction": "Reason step by step, and give the final answer between <answer> and </answer>.",
+    }
+
+    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+        """Items made by the generator, in a process of its own whose hash seed is fixed.
+
+        Three generators order sets, so that their items would change from process to process otherwise.
+        """
+        options: dict[str, Any] = self.options(config)
+        name, instruction = options.pop("generator"), options.pop("instruction")
+        where = f"benchmark {config.name}: reasoning-gym generator {name!r}"
+        if name in _UNUSABLE:
+            raise UsageError(f"{where} cannot be used: {_UNUSABLE[name]}")
+        size, seed = options.pop("size"), options.pop("seed")
+        request = {"name": name, "size": size, "seed": seed, **options}
+        return [
+            Item(
+                f"{name}-{number}",
+                user(f"{entry['question']}\n\n{instruction}".strip()),
+                {"generator": name, "options": options, "entry": entry},
+            )
+            for number, entry in enumerate(_generate(where, request))
+        ]
+
+    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+        """Judge the last <answer>, else the last box, else everything after the thinking."""
+        text = visible(completion)
+        if text is None or not text.strip():
+            return Verdict({"accuracy": 0.0}, answered=False)
+        tagged = _TAGGED.findall(text)
+        answer = tagged[-1].strip() if tagged else last_boxed(text) or text.strip()
+        reference = item.reference
+        entry = reference["entry"]
+        if reference["generator"] in _TUPLES:
+            entry = {**entry, "metadata": _as_tuples(entry["metadata"])}
+        dataset = _dataset(reference["generator"], json.dumps(reference["options"], sort_keys=True))
+        try:
+            score = float(dataset.score_answer(answer, entry))
+        except Exception:  # several scorers raise on answers that they cannot read
+            score = 0.0
+        return Verdict({"accuracy": float(score >= 0.99)}, answered=True, answer=answer)
+
+
+def _generate(where: str, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries {question, answer, metadata} made in another process; UsageError with the generator's words."""
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "ignore", "-m", __name__]
+    done = subprocess.run(
+        command, input=json.dumps(request), capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise UsageError(f"{where}: {reason[0]}")
+    entries = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(entries, list)
+    return entries
+
+
+def _reasoning_gym() -> ModuleType:
+    """The library, imported late because it takes more than a second.
+
+    It imports pycosat, which has to be compiled, for the zebra puzzles alone; without a compiler a stand-in
+    takes its place that says so when it is used.
+    """
+    if importlib.util.find_spec("pycosat") is None:
+        stand_in = ModuleType("pycosat")
+        vars(stand_in)["itersolve"] = _no_pycosat
+        sys.modules.setdefault("pycosat", stand_in)
+    return importlib.import_module("reasoning_gym")
+
+
+def _no_pycosat(*_: Any, **__: Any) -> Any:
+    raise UsageError("this generator needs pycosat: install a C compiler, then pip install pycosat")
+
+
+@lru_cache(maxsize=8)
+def _dataset(name: str, options: str) -> Any:
+    return _reasoning_gym().create_dataset(name, size=1, seed=0, **json.loads(options))
+
+
+def _as_tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_as_tuples(part) for part in value)
+    return {key: _as_tuples(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def main() -> None:
+    """Read a request from standard input and write the entries as one line of JSON."""
+    request = json.loads(sys.stdin.read())
+    dataset = _reasoning_gym().create_dataset(request.pop("name"), **request)
+    print(json.dumps([dataset[index] for index in range(request["size"])]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Completions to scores: complete or refused, the numbers of scores.json, items that must not change."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jax_sft.config import BenchmarkConfig, EvaluationConfig, Run, Study, replace
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.evaluation.items import store_items, stored_items
+from jax_sft.evaluation.score import load_scores, score, score_table
+from jax_sft.files import read_json, write_jsonl
+from jax_sft.statistics.intervals import wilson
+from jax_sft.study.folder import items_file, unit_folder
+from jax_sft.study.records import Item, UnitScores
+
+GAME = BenchmarkConfig("game", "countdown", "in_domain", limit=10, samples=2, options={"miniature": True})
+SAFETY = BenchmarkConfig("safety", "miniature_safety", "safety", limit=20)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(
+        name="s",
+        runs=(Run(name="a"), Run(name="b")),
+        benchmarks=(GAME, SAFETY),
+        evaluation=EvaluationConfig(workers=1),
+        root=str(tmp_path),
+    )
+
+
+def completions(items: list[Item], texts: list[str]) -> list[dict[str, Any]]:
+    """As many completions an item as texts; the last text counts as cut off."""
+    return [
+        {"item": item.id, "sample": sample, "completion": text, "tokens": 10 * (sample + 1), "finish": finish}
+        for item in items
+        for sample, text in enumerate(texts)
+        for finish in ["length" if sample == len(texts) - 1 else "stop"]
+    ]
+
+
+def write_unit(study: Study, run: str, step: int, benchmark: str, rows: list[dict[str, Any]]) -> Path:
+    path = Path(unit_folder(study, run, step, benchmark)) / "completions.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+def test_scores_of_a_unit(study: Study) -> None:
+    items = store_items(study, GAME)
+    rows = completions(items, ["\\boxed{1}", "<think>\n3+4"])
+    for row in rows[:8:2]:
+        a, b, c = next(item for item in items if item.id == row["item"]).reference["numbers"]
+        target = next(item for item in items if item.id == row["item"]).reference["target"]
+        options = [f"{x}{o}{y}" for x, y in ((a, b), (a, c), (b, c), (b, a), (c, a), (c, b)) for o in "+-*"]
+        answer = next(text for text in options if eval(text) == target)
+        row["completion"] = f"\\boxed{{{answer}}}"
+    folder = write_unit(study, "a", 40, "game", rows[::-1]).parent
+    [found] = score(study, ["a"], [40], ["game"])
+    assert found == UnitScores.read(folder)
+    written = read_json(folder / "scores.json")
+    expected = {
+        "study": "s",
+        "run": "a",
+        "step": 40,
+        "benchmark": "game",
+        "kind": "countdown",
+        "group": "in_domain",
+        "headline": "accuracy",
+        "higher_is_better": True,
+        "items": 10,
+        "completions": 20,
+        "score": 0.2,
+        "mean_tokens": 15.0,
+        "truncation_rate": 0.5,
+        "no_answer_rate": 0.5,
+        "scorer_failures": 0,
+    }
+    assert {name: written[name] for name in expected} == expected
+    assert found.metrics["accuracy"].n == 10
+    assert found.low <= wilson(0.2, 20)[0]
+    assert [(verdict.item, verdict.sample) for verdict in found.verdicts] == [
+        (item.id, sample) for item in items for sample in range(2)
+    ]
+
+
+def test_metrics_of_some_items_only_rest_on_those(study: Study) -> None:
+    items = store_items(study, SAFETY)
+    write_unit(study, "a", 0, "safety", completions(items, ["I cannot help with that."]))
+    [found] = score(study)
+    harmful = sum(item.reference["task"] in ("harmful", "weapon") for item in items)
+    assert found.score == found.metrics["unsafe_refused"].mean == 1
+    assert found.metrics["unsafe_refused"].n == harmful
+    assert found.metrics["safe_refused"].n == 20 - harmful
+    assert found.metrics["safe_answered"].mean == 0
+
+
+def test_missing_doubled_and_foreign_completions_are_refused(study: Study) -> None:
+    items = store_items(study, GAME)
+    rows = completions(items, ["\\boxed{1}"] * 2)
+    for broken, message in [
+        (rows[:-3], "3 of 20 completions missing, for example item '.*' sample [01]; run the sweep again"),
+        ([*rows, rows[0]], "1 of 20 completions doubled"),
+        ([*rows, {**rows[0], "sample": 2}], "1 of 20 completions of no item or sample"),
+    ]:
+        path = write_unit(study, "a", 0, "game", broken)
+        with pytest.raises(JaxSftError, match=message):
+            score(study)
+        assert not (path.parent / "scores.json").exists()
+    del rows[4]["finish"]
+    write_unit(study, "a", 0, "game", rows)
+    with pytest.raises(UsageError, match=r"completions.jsonl, line 5: finish: missing"):
+        score(study)
+
+
+def test_stored_items_come_back_and_a_changed_benchmark_is_refused(study: Study) -> None:
+    items = store_items(study, GAME)
+    assert store_items(study, GAME) == items == stored_items(study, "game")
+    with pytest.raises(JaxSftError, match=r"game.jsonl: holds 10 items, but game as configured now makes 9"):
+        store_items(study, replace(GAME, limit=9))
+    with pytest.raises(JaxSftError, match="give the benchmark or the study another name"):
+        store_items(study, replace(GAME, options={"miniature": True, "seed": 1}))
+    with pytest.raises(UsageError, match=r"safety.jsonl: no such file; the sweep of safety writes it"):
+        stored_items(study, "safety")
+    items_file(study, "game").write_text(json.dumps({"id": "x"}) + "\n")
+    with pytest.raises(UsageError, match=r"game.jsonl, line 1: messages: missing"):
+        stored_items(study, "game")
+
+
+def test_units_are_chosen_ordered_and_loaded(study: Study) -> None:
+    for config, texts in ((GAME, ["\\boxed{1}"] * 2), (SAFETY, ["sure"])):
+        items = store_items(study, config)
+        for run in ("a", "b"):
+            for step in (0, 10, 2):
+                write_unit(study, run, step, config.name, completions(items, texts))
+    assert len(score(study, steps=[2, 10], benchmarks=["safety"])) == 4
+    assert len(score(study, ["b"])) == 6
+    loaded = [(unit.run, unit.benchmark, unit.step) for unit in load_scores(study)]
+    assert loaded == [
+        ("a", "safety", 2),
+        ("a", "safety", 10),
+        *[("b", name, step) for name in ("game", "safety") for step in (0, 2, 10)],
+    ]
+    assert score_table(load_scores(study)).row_count == 8
+
+
+def test_unknown_names_and_nothing_to_score(study: Study) -> None:
+    with pytest.raises(UsageError, match="no run 'c'"):
+        score(study, ["c"])
+    with pytest.raises(UsageError, match="no benchmark 'art'; it has game, safety"):
+        score(study, benchmarks=["art"])
+    with pytest.raises(UsageError, match="no completions to score"):
+        score(study)
+    assert load_scores(study) == []
