@@ -41,7 +41,7 @@ def line(rows: TokenisedRows, shards: int, sequence: int, lengths: tuple[int, ..
         batch_size=BATCH, row_length=ROW_LENGTH, row_lengths=lengths, rows_per_micro_batch=shards
     )
     plan = BatchPlan(rows, config, seed=0, epochs=1)
-    report = plan.report()
+    report = plan.packing
     squares_SB = rows.lengths_E.reshape(-1, BATCH).astype(np.float64) ** 2
     bound = (squares_SB.max(axis=1) / (squares_SB.sum(axis=1) / shards)).mean() - 1
     saved = report.saved_against_row_length * ORIGINAL_LENGTH / ROW_LENGTH

@@ -9,6 +9,7 @@ compiled programs: one for each row length). Steps are counted from 0 here: `bat
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import grain
 import numpy as np
@@ -167,7 +168,8 @@ class BatchPlan:
             pairs=float((lengths_B * (lengths_B + 1) / 2).sum()),
         )
 
-    def report(self) -> PackingReport:
+    @cached_property
+    def packing(self) -> PackingReport:
         """How full the packed rows of the whole run are, and what that saves."""
         config = self.config
         index_S = np.arange(self.total_steps) % len(self._rows_SB)

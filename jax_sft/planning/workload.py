@@ -61,7 +61,7 @@ def workload(
     if rows is None:
         return _assumed(run, run.data.rows or count, row_tokens, target_share)
     plan = BatchPlan(rows, run.data, run.seed, run.epochs)
-    report = plan.report()
+    report = plan.packing
     tokens, targets, pairs, longest = [], [], [], 0.0
     for step in range(min(plan.total_steps, plan.steps_per_epoch)):
         lengths_B = rows.lengths_E[plan.rows_of_step(step)].astype(np.float64)

@@ -32,7 +32,7 @@ def prepare(study: Study, runs: Sequence[Run], console: Console, rebuild: bool =
             run.data, run.tokens, tokenizer, template, run.seed, study.data_root, cache, rebuild
         )
         plan = BatchPlan(rows, run.data, run.seed, run.epochs)
-        report = plan.report()
+        report = plan.packing
         console.print(f"{run.name}: {report}")
         lengths, efficiency = suggestion(plan)
         if efficiency > report.efficiency + 0.01:

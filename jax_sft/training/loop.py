@@ -46,7 +46,7 @@ def train(study: Study, run: Run) -> None:
     check_trace(run)
     check_room(study, run, steps, exported)
     folder = write_record(study, run, plan, template, steps)
-    console.print(f"{run.name}: {plan.report()}")
+    console.print(f"{run.name}: {plan.packing}")
     with (
         Preemption() as preemption,
         snapshot_store(folder) as snapshots,

@@ -41,7 +41,7 @@ def write_record(
         data_hash=plan.rows.hash,
         total_steps=plan.total_steps,
         snapshot_steps=tuple(steps),
-        packing=str(plan.report()),
+        packing=str(plan.packing),
         versions={name: version(name) for name in LIBRARIES},
     )
     if _has_saves(folder) and (old := RunRecord.read(folder)):

@@ -168,14 +168,14 @@ def test_a_few_shapes_with_row_lengths() -> None:
     batches = list(iterate(plan))
     assert {batch.tokens_MRT.shape for batch in batches} == {(m, 2, t) for t, m in plan.shapes.items()}
     assert 1 < len(plan.shapes) <= 3
-    report = plan.report()
+    report = plan.packing
     assert report.row_lengths == {
         t: sum(batch.tokens_MRT.shape[2] == t for batch in batches) for t in sorted(plan.shapes)
     }
     positions = sum(batch.micro_batches * 2 * batch.tokens_MRT.shape[2] for batch in batches)
     assert report.efficiency == pytest.approx(sum(batch.tokens for batch in batches) / positions)
     one = BatchPlan(make_rows(), replace(config, row_lengths=()), seed=0, epochs=3)
-    assert report.efficiency > one.report().efficiency
+    assert report.efficiency > one.packing.efficiency
     for step, batch in enumerate(batches):
         firsts = sorted(int(example["tokens_MRT"][0]) for example in examples(batch))
         assert firsts == sorted(int(example["tokens_MRT"][0]) for example in examples(one.batch(step)))
@@ -184,7 +184,7 @@ def test_a_few_shapes_with_row_lengths() -> None:
 def test_report_counts_what_batches_hold() -> None:
     rows = replace(make_rows(), dropped=3)
     plan = BatchPlan(rows, replace(CONFIG, shuffle=True), seed=0, epochs=1.5)
-    batches, report = list(iterate(plan)), plan.report()
+    batches, report = list(iterate(plan)), plan.packing
     positions = sum(batch.micro_batches for batch in batches) * 4 * 64
     assert report.efficiency == pytest.approx(sum(batch.tokens for batch in batches) / positions)
     assert report.mean_micro_batches == pytest.approx(np.mean([batch.micro_batches for batch in batches]))
