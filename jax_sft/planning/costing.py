@@ -25,7 +25,7 @@ from jax_sft.planning.roofline import (
 from jax_sft.planning.topologies import Topology
 from jax_sft.planning.workload import SweepWorkload, Workload
 from jax_sft.sharding import axis_sizes
-from jax_sft.training.loss import CHUNK_TOKENS
+from jax_sft.training.loss import chunk_length
 from jax_sft.training.sizes import snapshot_bytes, state_size
 
 
@@ -209,8 +209,8 @@ def _train_roofline(
     rows = mean * run.data.rows_per_micro_batch
     local_rows = run.data.rows_per_micro_batch // (mesh["replica"] * mesh["fsdp"])
     local_length = length // mesh["sequence"]
-    chunk = min(local_length, max(1, CHUNK_TOKENS // max(1, local_rows)))
-    chunks = max(1, math.ceil(work.targets / rows / mesh["sequence"] / chunk))
+    targets = work.targets / rows / mesh["sequence"]
+    chunks = max(1, math.ceil(targets / chunk_length(local_rows, local_length)))
     block = block_size(local_length) or local_length
     kernels = attention_flops(run.model, work.pairs / rows, length, block, mesh["tensor"] * mesh["sequence"])
     return roofline(facts.cost.total((mean, chunks)), topology, kernels)

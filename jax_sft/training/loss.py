@@ -27,6 +27,11 @@ TILE_ELEMENTS = 2**27
 """Most elements of a tile of the head: half a GiB in float32."""
 
 
+def chunk_length(rows: int, length: int, chunk_tokens: int = CHUNK_TOKENS) -> int:
+    """Weighted positions of each row that a device works on at once, when it holds `rows` of `length` tokens."""
+    return min(length, max(1, chunk_tokens // rows))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def weighted_nll(
     hidden_RTD: jax.Array,
@@ -118,7 +123,7 @@ def _run_shard(
     vocab_axis: str | None,
 ) -> tuple[jax.Array, ...]:
     R, T, _ = hidden_RTD.shape
-    C = min(T, max(1, chunk_tokens // R))
+    C = chunk_length(R, T, chunk_tokens)
     gathered_DV = kernel_DV.astype(hidden_RTD.dtype)
     if sharded:
         gathered_DV = jax.lax.all_gather(gathered_DV, WEIGHT_AXES, axis=0, tiled=True)
