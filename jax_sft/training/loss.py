@@ -28,7 +28,7 @@ TILE_ELEMENTS = 2**27
 
 
 def chunk_length(rows: int, length: int, chunk_tokens: int = CHUNK_TOKENS) -> int:
-    """Weighted positions of each row that a device works on at once, when it holds `rows` of `length` tokens."""
+    """Weighted positions of each row worked on at once on a device that holds `rows` of `length` tokens."""
     return min(length, max(1, chunk_tokens // rows))
 
 
