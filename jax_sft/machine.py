@@ -11,6 +11,13 @@ HEARTBEAT_SECONDS = 30
 """A process that has not been heard of for so long is taken for dead, and the others end."""
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _TPU_DEVICES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
+_GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd")
+
+
+def use_cpu_without_accelerators() -> None:
+    """Where there is no accelerator, say so to JAX: libtpu, installed for `plan`, looks for a TPU noisily."""
+    if not any(glob(pattern) for pattern in (*_TPU_DEVICES, *_GPU_DEVICES)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def join_processes() -> None:

@@ -3,19 +3,23 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False, "emoji": False}
+"""Text comes out as it is: paths and answers hold brackets and colons of their own."""
+
 
 def messages(quiet: bool = False) -> Console:
     """The console for what is said beside a command's results: plain lines on standard error."""
-    return Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=quiet)
+    return Console(stderr=True, quiet=quiet, **_PLAIN)
 
 
 def results() -> Console:
     """The console for a command's results: plain lines on standard output."""
-    return Console(soft_wrap=True, markup=False, highlight=False)
+    return Console(**_PLAIN)
 
 
 def bar(console: Console, title: str, columns: str) -> Progress:

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field, fields
 
-from rich.console import Console
-
 from jax_sft.cli.flags import RunsFlags, chosen_runs, open_study
 from jax_sft.cli.parse import parse_flags
 from jax_sft.config import Option
 from jax_sft.options import VerifyOptions
 from jax_sft.study.check import validate
+from jax_sft.terminal import results
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def data_build(words: list[str], args: list[str]) -> None:
     built = build(
         name, folder, flags.source, flags.options, rows, flags.seed, flags.matching, flags.data_root
     )
-    _console().print(f"set: {built}")
+    results().print(f"set: {built}")
 
 
 def data_verify(words: list[str], args: list[str]) -> None:
@@ -75,7 +74,7 @@ def data_verify(words: list[str], args: list[str]) -> None:
     from jax_sft.sets.verify import verify
 
     options = VerifyOptions(**{each.name: getattr(flags, each.name) for each in fields(VerifyOptions)})
-    console = _console()
+    console = results()
     pool, out = words
     console.print(str(verify(pool, out, options, flags.benchmarks, console)))
 
@@ -86,7 +85,7 @@ def data_describe(words: list[str], args: list[str]) -> None:
     study = validate(open_study(words[0], flags))
     from jax_sft.sets.prepare import describe
 
-    console = _console()
+    console = results()
     runs = [study.run(name) for name in chosen_runs(study, flags.runs)]
     describe(study, runs, flags.page, console)
     console.print(f"page: {flags.page}")
@@ -98,8 +97,4 @@ def data_prepare(words: list[str], args: list[str]) -> None:
     study = validate(open_study(words[0], flags))
     from jax_sft.sets.prepare import prepare
 
-    prepare(study, [study.run(name) for name in chosen_runs(study, flags.runs)], _console(), flags.rebuild)
-
-
-def _console() -> Console:
-    return Console(soft_wrap=True, markup=False, highlight=False)
+    prepare(study, [study.run(name) for name in chosen_runs(study, flags.runs)], results(), flags.rebuild)

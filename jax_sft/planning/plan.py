@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import jax
 from etils import epath
 from rich.console import Console
 
@@ -25,6 +24,7 @@ from jax_sft.planning.workload import (
     workload,
 )
 from jax_sft.study.folder import plan_folder
+from jax_sft.terminal import messages, results
 
 
 def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath.Path:
@@ -33,16 +33,14 @@ def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath
     There: index.html, plan.json. A run that cannot be planned is told with its reason and does not stop the
     others. UsageError for unknown chips, prices or data; JaxSftError when no run could be planned.
     """
-    jax.config.update("jax_platforms", "cpu")  # a plan leaves the accelerators of this machine alone
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    plan = make_plan(study, runs, options, console)
-    Console(width=TERMINAL_WIDTH).print(terminal_table(plan))
-    for line in notes(plan):
-        print(line)
+    plan = make_plan(study, runs, options, messages())
+    console = results()
+    console.print(terminal_table(plan), width=TERMINAL_WIDTH)
+    console.print("\n".join(notes(plan)))
     folder = plan_folder(study)
     write_atomically(folder / "index.html", render(plan))
     write_json(folder / "plan.json", [as_json(each) for each in plan.runs])
-    print(f"plan: {folder / 'index.html'}")
+    console.print(f"plan: {folder / 'index.html'}")
     if all(each.train is None for each in plan.runs):
         raise JaxSftError(f"no run could be planned: {plan.runs[0].problem}")
     return folder / "index.html"

@@ -1,5 +1,6 @@
 """The command line: what each verb passes on, and how it fails."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -122,11 +123,13 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     ("error", "code", "line"),
     [
         (JaxSftError("the disk\nis full"), 1, "error: the disk is full\n"),
+        (ValueError("odd"), 1, "error: ValueError: odd; run again with --traceback to see where\n"),
         (
-            OSError(28, "No space left"),
+            OSError(errno.ENOSPC, "No space left on device", "there/state"),
             1,
-            "error: OSError: [Errno 28] No space left; run again with --traceback",
+            "error: there/state: no space left on device; make room and give the same command again\n",
         ),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "rows"), 1, "error: rows: is a directory\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import vl_convert
 from etils import epath
-from rich.console import Console
 
+from jax_sft import terminal
 from jax_sft.analysis.report.browser import CompletionSample
 from jax_sft.analysis.report.figures import build_figures, look_of, write_figures
 from jax_sft.analysis.report.sparklines import sparkline, swatch
@@ -66,7 +66,7 @@ def write_report(study: Study) -> epath.Path:
     page = page_templates("jax_sft.analysis.report", "page").get_template("page.html.jinja")
     path = folder / "index.html"
     write_atomically(path, page.render(**_context(record, series, figures, table, sample)))
-    Console().print(f"report: {path}", highlight=False, soft_wrap=True)
+    terminal.results().print(f"report: {path}")
     return path
 
 

@@ -1,0 +1,213 @@
+"""The verbs of `jax-sft`: what each is told, and the one call that does it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jax_sft.cli.data import (
+    BuildFlags,
+    DescribeFlags,
+    PrepareFlags,
+    VerifyFlags,
+    data_build,
+    data_describe,
+    data_prepare,
+    data_verify,
+)
+from jax_sft.cli.flags import PlaceFlags, RunsFlags, UnitFlags, chosen_runs, chosen_units, number, open_study
+from jax_sft.cli.parse import (
+    flag_names,
+    parse_evaluation_flags,
+    parse_flags,
+    parse_known_flags,
+    parse_run_flags,
+)
+from jax_sft.config import EvaluationConfig, Run, replace
+from jax_sft.options import PlanOptions
+from jax_sft.study.check import validate
+from jax_sft.study.folder import run_file
+from jax_sft.study.load import load_study
+
+
+@dataclass(frozen=True)
+class TrainHelp(RunsFlags):
+    """All that `jax-sft train` understands."""
+
+    run: Annotated[Run, tyro.conf.arg(name="", help="Applied to each run that is trained.")] = field(
+        default_factory=Run
+    )
+
+
+@dataclass(frozen=True)
+class SweepHelp(UnitFlags):
+    """All that `jax-sft sweep` understands."""
+
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass(frozen=True)
+class PlanFlags(RunsFlags, PlanOptions):
+    """Where things lie, which runs, on which TPUs, and how to plan them."""
+
+
+@dataclass(frozen=True)
+class PlanHelp(PlanFlags):
+    """All that `jax-sft plan` understands."""
+
+    run: Annotated[Run, tyro.conf.arg(name="", help="Applied to each run that is planned.")] = field(
+        default_factory=Run
+    )
+
+
+@dataclass(frozen=True)
+class NoFlags:
+    """A verb without flags."""
+
+
+def plan(words: list[str], args: list[str]) -> None:
+    """Say whether the runs fit a TPU, how long they take and what they cost.
+
+    Compiles the real train and decode steps for that TPU, without one. Every field of a run is a flag.
+    """
+    flags, rest = parse_known_flags(PlanFlags, args)
+    study = open_study(words[0], flags)
+    chosen = [study.run(name) for name in chosen_runs(study, flags.runs)]
+    runs = [parse_run_flags(run, rest, flag_names(PlanFlags)) for run in chosen]
+    validate(replace(study, runs=tuple({run.name: run for run in (*study.runs, *runs)}.values())))
+    import jax
+
+    from jax_sft.planning import plan as planning
+
+    jax.config.update("jax_platforms", "cpu")  # a plan leaves the accelerators of this machine alone
+    planning.write_plan(study, runs, flags)
+
+
+def train(words: list[str], args: list[str]) -> None:
+    """Train the runs of a study, keeping a snapshot at every named step.
+
+    Every field of a run is a flag and applies to each run that is trained. A run that is there already goes
+    on from its last saved state.
+    """
+    flags, rest = parse_known_flags(RunsFlags, args)
+    study = open_study(words[0], flags)
+    chosen = chosen_runs(study, flags.runs)
+    also = flag_names(RunsFlags)
+    runs = [parse_run_flags(run, rest, also) if run.name in chosen else run for run in study.runs]
+    picked = [changed for changed, run in zip(runs, study.runs, strict=True) if run.name in chosen]
+    study = validate(replace(study, runs=tuple(runs)))
+    from jax_sft.machine import join_processes
+    from jax_sft.training import loop
+
+    join_processes()
+    for run in picked:
+        loop.train(study, run)
+
+
+def sweep(words: list[str], args: list[str]) -> None:
+    """Generate with every snapshot on every benchmark, then score.
+
+    What is finished is not done again; a killed sweep goes on where it was.
+    """
+    flags, rest = parse_known_flags(UnitFlags, args)
+    study = open_study(words[0], flags)
+    evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(UnitFlags))
+    study = validate(replace(study, evaluation=evaluation))
+    from jax_sft.evaluation import sweep as sweeping
+
+    sweeping.sweep(study, *chosen_units(study, flags))
+
+
+def score(words: list[str], args: list[str]) -> None:
+    """Score the stored completions of a study again."""
+    flags = parse_flags(UnitFlags, args)
+    study = open_study(words[0], flags)
+    from jax_sft.evaluation import score as results
+
+    results.score(study, *chosen_units(study, flags))
+
+
+def report(words: list[str], args: list[str]) -> None:
+    """Write the report of a study.
+
+    A page with curves, tables and completions, and beside it the figures and all the numbers.
+    """
+    study = open_study(words[0], parse_flags(PlaceFlags, args))
+    from jax_sft.analysis.report.report import write_report
+
+    write_report(study)
+
+
+def quickstart(words: list[str], args: list[str]) -> None:
+    """Train, sweep and report a whole study in miniature on this machine."""
+    flags = parse_flags(PlaceFlags, args)
+    study = open_study(str(_configs() / "quickstart.py"), flags)
+    from jax_sft.analysis.report.report import write_report
+    from jax_sft.evaluation import sweep as sweeping
+    from jax_sft.training import loop
+
+    for run in study.runs:
+        loop.train(study, run)
+    # The base is what its fine-tunings are at step 0.
+    sweeping.sweep(study, [run.name for run in study.runs if run.init != "random"])
+    write_report(study)
+
+
+def export(words: list[str], args: list[str]) -> None:
+    """Write one snapshot as a Hugging Face folder.
+
+    It holds the safetensors, the config, the tokenizer and the chat template.
+    """
+    folder, step, target = words
+    parse_flags(NoFlags, args)
+    study = load_study(run_file(folder))
+    from jax_sft.checkpoints.export import export_snapshot
+
+    export_snapshot(study, study.runs[-1], number(step, "STEP"), target)
+
+
+def _configs() -> Path:
+    """The folder of ready studies: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parent.parent
+    return next(
+        (place for place in (package / "configs", package.parent / "configs") if place.is_dir()), package
+    )
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: what it does, the words it needs, and the dataclass its help is made from."""
+
+    do: Callable[[list[str], list[str]], None]
+    words: tuple[str, ...]
+    flags: type[Any]
+
+    @property
+    def name(self) -> str:
+        """`train`, `data build`"""
+        return self.do.__name__.replace("_", " ")
+
+    @property
+    def usage(self) -> str:
+        """`jax-sft train STUDY`"""
+        return " ".join(["jax-sft", self.name, *self.words])
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(plan, ("STUDY",), PlanHelp),
+        Verb(train, ("STUDY",), TrainHelp),
+        Verb(sweep, ("STUDY",), SweepHelp),
+        Verb(score, ("STUDY",), UnitFlags),
+        Verb(report, ("STUDY",), PlaceFlags),
+        Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
+        Verb(data_build, ("SET", "FOLDER"), BuildFlags),
+        Verb(data_verify, ("POOL", "OUT"), VerifyFlags),
+        Verb(data_describe, ("STUDY",), DescribeFlags),
+        Verb(data_prepare, ("STUDY",), PrepareFlags),
+        Verb(quickstart, (), PlaceFlags),
+    )
+}
