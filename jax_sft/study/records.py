@@ -6,6 +6,8 @@ that names the file.
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +20,11 @@ from jax_sft.config import Group, Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 from jax_sft.statistics.intervals import Estimate
-from jax_sft.study.document import from_json, run_from_json, to_json
+from jax_sft.study.document import from_json, run_from_json, run_to_json, to_json
 from jax_sft.study.folder import completions_file, items_file, run_file, scores_file
 
+FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "snapshots", "trace")
+"""Parts of a run that may differ when it is resumed: they do not change what is computed."""
 Finish = Literal["stop", "length"]
 Key = tuple[str, int]
 """(item, sample)"""
@@ -41,6 +45,21 @@ class RunRecord:
     """How full the packed rows are, in words."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the libraries that numbers depend on."""
+
+    @property
+    def essence(self) -> dict[str, Any]:
+        """What decides the weights: the config less what is free to change, data, template and length."""
+        run = {name: value for name, value in run_to_json(self.run).items() if name not in FREE_TO_CHANGE}
+        return run | {
+            "template_hash": self.template_hash,
+            "data_hash": self.data_hash,
+            "total_steps": self.total_steps,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the essence: equal for runs that make the same weights."""
+        return hashlib.sha256(json.dumps(self.essence, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, folder: epath.PathLike) -> None:
         """Write the record into the run's folder."""

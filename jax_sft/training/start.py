@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,15 +16,13 @@ from jax_sft.files import write_json
 from jax_sft.models.decoder import Params, init_params
 from jax_sft.models.lora import merge, split
 from jax_sft.models.weights.read import load_pretrained, pretrained_config
-from jax_sft.study.document import differences, run_to_json, study_to_json
+from jax_sft.study.document import differences, study_to_json
 from jax_sft.study.folder import run_folder, snapshots_folder, state_folder, study_file, study_folder
 from jax_sft.study.records import RunRecord
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.training.step import TrainState, abstract_state, cast_params, init_state
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
-FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "snapshots", "trace")
-"""Parts of a run that may differ when it is resumed: they do not change what is computed."""
 
 
 def write_record(
@@ -60,15 +57,7 @@ def _has_saves(folder: epath.Path) -> bool:
 
 
 def _refuse_another(folder: epath.Path, old: RunRecord, new: RunRecord) -> None:
-    def essence(record: RunRecord) -> dict[str, Any]:
-        run = {name: value for name, value in run_to_json(record.run).items() if name not in FREE_TO_CHANGE}
-        return run | {
-            "template_hash": record.template_hash,
-            "data_hash": record.data_hash,
-            "total_steps": record.total_steps,
-        }
-
-    changed = differences(essence(old), essence(new))
+    changed = differences(old.essence, new.essence)
     if changed:
         raise UsageError(
             f"{folder}: was made with another configuration ({'; '.join(changed)}); "
