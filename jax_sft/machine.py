@@ -1,8 +1,13 @@
-"""The machine a command runs on: the processes of one job joined, and how memory is handed out."""
+"""The machine a command runs on: processes joined to a job or started apart, memory handed out."""
 
 import ctypes
 import importlib.util
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from glob import glob
 
 from jax_sft.errors import UsageError
@@ -73,3 +78,77 @@ def limit_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, max(2, (os.cpu_count() or 1) // 4))
+
+
+_NOT_PASSED = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", *_EXPLICIT)
+"""What is meant for this process alone: flags for its backend, and its place in a job."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a process: its exit code and what it wrote."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote to standard error, where Python and libraries say why they end."""
+        lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
+        return lines[-1][:300] if lines else "it said nothing"
+
+
+class Apart:
+    """`python -m MODULE ARGUMENTS` as a process of its own, no part of this one's job or terminal."""
+
+    def __init__(
+        self, module: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is added to what is passed on of this process's own."""
+        passed = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
+        passed["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env={**passed, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def wait(self, given: str = "", timeout: float | None = None) -> Ended:
+        """Hand it `given` on standard input and wait for its end; TimeoutError after so many seconds.
+
+        However the wait ends, the process has ended with it.
+        """
+        try:
+            output, errors = self._process.communicate(given, timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"took more than {timeout:g} seconds") from None
+        finally:
+            self.stop()
+        return Ended(self._process.returncode, output, errors)
+
+    def stop(self) -> None:
+        """End it, and all that it started, if it has not ended yet."""
+        if self.running:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+
+
+def run_apart(
+    module: str,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    given: str = "",
+    timeout: float | None = None,
+) -> Ended:
+    """Run `python -m MODULE ARGUMENTS` apart, to its end; TimeoutError, after `timeout` seconds."""
+    return Apart(module, arguments, environment).wait(given, timeout)

@@ -17,9 +17,9 @@ def messages(quiet: bool = False) -> Console:
     return Console(stderr=True, quiet=quiet, **_PLAIN)
 
 
-def results() -> Console:
-    """The console for a command's results: plain lines on standard output."""
-    return Console(**_PLAIN)
+def results(width: int | None = None) -> Console:
+    """The console for a command's results: plain lines on standard output, tables as wide as `width` says."""
+    return Console(width=width, **_PLAIN)
 
 
 def bar(console: Console, title: str, columns: str) -> Progress:

@@ -7,9 +7,6 @@ compiled.
 import importlib.util
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.machine import run_apart
 from jax_sft.options import TIMEOUT
 from jax_sft.planning.hlo import Cost
 from jax_sft.planning.programs import Program
@@ -28,8 +26,6 @@ ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "",
 }
 """The compiler must not look for a TPU of this machine, nor for the cloud's metadata server."""
-NOT_PASSED = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
-"""Flags meant for another backend; and JAX's own cache, whose programs do not tell what a plan asks."""
 
 
 @dataclass(frozen=True)
@@ -100,31 +96,13 @@ def _facts(answer: dict[str, Any], program: Program) -> Facts:
 
 def _run(program: Program, arguments: list[str], timeout: float) -> None:
     """Run the worker to its end, or end it and all that it started."""
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED} | ENVIRONMENT
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "jax_sft.planning.worker", *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    at = program.topology.label
     try:
-        _, told = worker.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
+        ended = run_apart("jax_sft.planning.worker", arguments, ENVIRONMENT, timeout=timeout)
+    except TimeoutError as error:
+        raise JaxSftError(f"{at}: compiling the {program.kind} program {error}; raise --timeout") from None
+    if ended.code:
         raise JaxSftError(
-            f"{program.topology.label}: compiling the {program.kind} program took more than {timeout:g} "
-            "seconds; raise --timeout"
-        ) from None
-    finally:
-        if worker.poll() is None:
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
-    if worker.returncode:
-        lines = [line for line in told.splitlines() if line.strip()]
-        last = lines[-1][:300] if lines else "it said nothing"
-        raise JaxSftError(
-            f"{program.topology.label}: the compiler of the {program.kind} program ended with code "
-            f"{worker.returncode}: {last}"
+            f"{at}: the compiler of the {program.kind} program ended with code {ended.code}: "
+            f"{ended.last_words}"
         )

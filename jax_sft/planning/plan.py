@@ -34,8 +34,8 @@ def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath
     others. UsageError for unknown chips, prices or data; JaxSftError when no run could be planned.
     """
     plan = make_plan(study, runs, options, messages())
-    console = results()
-    console.print(terminal_table(plan), width=TERMINAL_WIDTH)
+    console = results(TERMINAL_WIDTH)
+    console.print(terminal_table(plan))
     console.print("\n".join(notes(plan)))
     folder = plan_folder(study)
     write_atomically(folder / "index.html", render(plan))

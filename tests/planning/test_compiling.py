@@ -24,7 +24,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
     script = tmp_path / "instead"
     script.write_text(f"#!/bin/sh\n{code}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(compiling.sys, "executable", str(script))
+    monkeypatch.setattr("sys.executable", str(script))
     monkeypatch.setattr(compiling.importlib.util, "find_spec", lambda name: object())
 
 
