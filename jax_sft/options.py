@@ -1,12 +1,31 @@
-"""What commands are told besides a study: of `jax-sft data verify` and `jax-sft plan`; light to import."""
+"""What commands are told besides a study: of `jax-sft data` and `jax-sft plan`; light to import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from jax_sft.config import Option
 from jax_sft.errors import UsageError
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What `jax-sft data build` is told: what a set is made from."""
+
+    source: str = ""
+    """A .jsonl or .parquet file, a set built before, or a generator; some sets have one of their own."""
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of the source, over those of the set, for example `depth 2`."""
+    rows: int = -1
+    """How many rows to draw by seed: 0 all, -1 the set's own number."""
+    seed: int = 0
+    """Draws rows, and one response of each query."""
+    matching: str = ""
+    """The set whose queries the rows must answer, for those that are matched to another."""
+    data_root: str = ""
+    """Look up relative sources in this folder."""
 
 
 @dataclass(frozen=True)

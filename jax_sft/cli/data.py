@@ -1,31 +1,12 @@
 """The verbs of `jax-sft data`: sets built, pools verified, what a study trains on described and prepared."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from jax_sft.cli.flags import RunsFlags, chosen_runs, open_study
 from jax_sft.cli.parse import parse_flags
-from jax_sft.config import Option
-from jax_sft.options import VerifyOptions
+from jax_sft.options import BuildOptions, VerifyOptions
 from jax_sft.study.check import validate
 from jax_sft.terminal import results
-
-
-@dataclass(frozen=True)
-class BuildFlags:
-    """What a set is made from."""
-
-    source: str = ""
-    """A .jsonl or .parquet file, a set built before, or a generator; some sets have one of their own."""
-    options: dict[str, Option] = field(default_factory=dict)
-    """Options of the source, over those of the set, for example `depth 2`."""
-    rows: int = -1
-    """How many rows to draw by seed: 0 all, -1 the set's own number."""
-    seed: int = 0
-    """Draws rows, and one response of each query."""
-    matching: str = ""
-    """The set whose queries the rows must answer, for those that are matched to another."""
-    data_root: str = ""
-    """Look up relative sources in this folder."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +35,11 @@ class PrepareFlags(RunsFlags):
 
 def data_build(words: list[str], args: list[str]) -> None:
     """Build a set of rows on disk, versioned and sharded."""
-    flags = parse_flags(BuildFlags, args)
+    options = parse_flags(BuildOptions, args)
     from jax_sft.sets.build import build
 
     name, folder = words
-    rows = None if flags.rows < 0 else flags.rows
-    built = build(
-        name, folder, flags.source, flags.options, rows, flags.seed, flags.matching, flags.data_root
-    )
-    results().print(f"set: {built}")
+    results().print(f"set: {build(name, folder, options)}")
 
 
 def data_verify(words: list[str], args: list[str]) -> None:

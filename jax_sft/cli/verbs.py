@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import tyro
 
 from jax_sft.cli.data import (
-    BuildFlags,
     DescribeFlags,
     PrepareFlags,
     VerifyFlags,
@@ -26,7 +25,7 @@ from jax_sft.cli.parse import (
     parse_run_flags,
 )
 from jax_sft.config import EvaluationConfig, Run, replace
-from jax_sft.options import PlanOptions
+from jax_sft.options import BuildOptions, PlanOptions
 from jax_sft.study.check import validate
 from jax_sft.study.folder import run_file
 from jax_sft.study.load import load_study
@@ -204,7 +203,7 @@ VERBS = {
         Verb(score, ("STUDY",), UnitFlags),
         Verb(report, ("STUDY",), PlaceFlags),
         Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
-        Verb(data_build, ("SET", "FOLDER"), BuildFlags),
+        Verb(data_build, ("SET", "FOLDER"), BuildOptions),
         Verb(data_verify, ("POOL", "OUT"), VerifyFlags),
         Verb(data_describe, ("STUDY",), DescribeFlags),
         Verb(data_prepare, ("STUDY",), PrepareFlags),

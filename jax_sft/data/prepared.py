@@ -22,76 +22,64 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from jax_sft.config import DataConfig, Run, Study, TokensConfig
-from jax_sft.data.rows import RowSet, TokenisedRows, tokenise
-from jax_sft.data.sources import GENERATORS, load_rows, source_files
-from jax_sft.data.transforms import parse_knobs, transform
+from jax_sft.config import Run, Study
+from jax_sft.data.rows import RowSet, RowSource, TokenisedRows
+from jax_sft.data.sources import source_files
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import in_bucket, read_json, write_json
 from jax_sft.study.folder import prepared_folder
+from jax_sft.tasks.rows import GENERATORS
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
 
+_MANIFEST = "manifest.json"
 _ROWS_PER_SHARD = 4096
 _FROM_DATA = ("source", "options", "knobs", "rows", "row_length", "too_long")
 
 
-def training_rows(
-    data: DataConfig,
-    tokens: TokensConfig,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    seed: int,
-    data_root: str = "",
-) -> TokenisedRows:
-    """The rows of a run in memory: read, checked, put through `data.knobs`, rendered and tokenised."""
-    rows = transform(load_rows(data, seed, data_root), parse_knobs(data.knobs), seed)
-    return tokenise(rows, tokenizer, template, tokens.end, data.row_length, data.too_long)
-
-
 def prepared_rows(
-    data: DataConfig,
-    tokens: TokensConfig,
+    source: RowSource,
     tokenizer: Tokenizer,
     template: ChatTemplate,
-    seed: int,
-    data_root: str,
     cache: epath.PathLike,
     rebuild: bool = False,
 ) -> RowSet:
-    """The rows of a run from its folder under `cache`, made now if there is none (or if `rebuild`).
+    """The rows of a source from its folder under `cache`, made now if there is none (or if `rebuild`).
 
     Raises UsageError when the set, the tokenizer or the template changed since the folder was made, and
     JaxSftError when its files are damaged.
     """
-    settings = _settings(data, tokens, seed)
-    folder = _folder(data, settings, cache)
+    folder = _folder(source, cache)
     if in_bucket(folder):
         raise UsageError(f"{folder}: prepared data must lie on a local disk: name a local folder")
-    contents = _contents(data, tokenizer, template, data_root)
+    contents = _contents(source, tokenizer, template)
     if rebuild and folder.exists():
         folder.rmtree()
-    if not (folder / "manifest.json").exists():
-        rows = training_rows(data, tokens, tokenizer, template, seed, data_root)
-        write_prepared(folder, rows, settings, contents)
-    manifest = read_json(folder / "manifest.json")
-    _refuse_changed(folder, manifest, contents, data, seed, data_root)
+    if not _is_prepared(folder):
+        write_prepared(folder, source.tokenised(tokenizer, template), _settings(source), contents)
+    manifest = read_json(folder / _MANIFEST)
+    _refuse_changed(folder, manifest, contents, source)
     return PreparedRows(folder, manifest)
 
 
 def run_rows(study: Study, run: Run, tokenizer: Tokenizer, template: ChatTemplate) -> RowSet:
     """The rows that a run trains on: those prepared for it if they were, otherwise in memory."""
-    cache = prepared_folder(study)
-    folder = _folder(run.data, _settings(run.data, run.tokens, run.seed), cache)
-    asked = run.data, run.tokens, tokenizer, template, run.seed, study.data_root
-    if not in_bucket(folder) and (folder / "manifest.json").exists():
-        return prepared_rows(*asked, cache)
-    return training_rows(*asked)
+    source, cache = RowSource.of(study, run), prepared_folder(study)
+    folder = _folder(source, cache)
+    if not in_bucket(folder) and _is_prepared(folder):
+        return prepared_rows(source, tokenizer, template, cache)
+    return source.tokenised(tokenizer, template)
 
 
-def _folder(data: DataConfig, settings: dict[str, Any], cache: epath.PathLike) -> epath.Path:
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    slug = re.sub(r"\W+", "-", epath.Path(data.source).stem).strip("-")[:40]
+def _is_prepared(folder: epath.Path) -> bool:
+    """Whether the folder holds all of a source's rows."""
+    return (folder / _MANIFEST).exists()
+
+
+def _folder(source: RowSource, cache: epath.PathLike) -> epath.Path:
+    settings = json.dumps(_settings(source), sort_keys=True)
+    name = hashlib.sha256(settings.encode()).hexdigest()[:12]
+    slug = re.sub(r"\W+", "-", epath.Path(source.data.source).stem).strip("-")[:40]
     return epath.Path(cache) / f"{slug}-{name}"
 
 
@@ -139,19 +127,17 @@ class PreparedRows:
 _REBUILD = "rebuild it with `jax-sft data prepare STUDY --rebuild`, or remove the folder"
 
 
-def _settings(data: DataConfig, tokens: TokensConfig, seed: int) -> dict[str, Any]:
-    chosen = {name: getattr(data, name) for name in _FROM_DATA}
-    return {"data": chosen, "tokens": dataclasses.asdict(tokens), "seed": seed}
+def _settings(source: RowSource) -> dict[str, Any]:
+    chosen = {name: getattr(source.data, name) for name in _FROM_DATA}
+    return {"data": chosen, "tokens": dataclasses.asdict(source.tokens), "seed": source.seed}
 
 
-def _contents(
-    data: DataConfig, tokenizer: Tokenizer, template: ChatTemplate, data_root: str
-) -> dict[str, str]:
+def _contents(source: RowSource, tokenizer: Tokenizer, template: ChatTemplate) -> dict[str, str]:
     """Hashes of what the settings name: the set, the tokenizer, the template."""
     digest = hashlib.sha256()
-    if data.source in GENERATORS:
+    if source.data.source in GENERATORS:
         digest.update(version("jax_sft").encode())
-    for path in source_files(data, data_root):
+    for path in source_files(source.data, source.data_root):
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -163,20 +149,14 @@ def _contents(
 
 
 def _refuse_changed(
-    folder: epath.Path,
-    manifest: dict[str, Any],
-    now: dict[str, str],
-    data: DataConfig,
-    seed: int,
-    data_root: str,
+    folder: epath.Path, manifest: dict[str, Any], now: dict[str, str], source: RowSource
 ) -> None:
     changed = [name for name, value in now.items() if manifest["contents"].get(name) != value]
     if not changed:
         return
     what = f"the {' and the '.join(changed)} changed"
     if "set" in changed:
-        rows = len(transform(load_rows(data, seed, data_root), parse_knobs(data.knobs), seed))
-        what += f" (the set gave {manifest['source_rows']} rows then, {rows} now)"
+        what += f" (the set gave {manifest['source_rows']} rows then, {len(source.rows())} now)"
     raise UsageError(f"{folder}: {what} since it was prepared; {_REBUILD}")
 
 
@@ -205,12 +185,12 @@ def write_prepared(
             "hash": rows.hash,
             "files": files,
         }
-        write_json(scratch / "manifest.json", manifest)
+        write_json(scratch / _MANIFEST, manifest)
         try:
             scratch.rename(folder)
         except OSError:
             # Another process was quicker; what it made is the same.
-            if not (folder / "manifest.json").exists():
+            if not (folder / _MANIFEST).exists():
                 raise
     finally:
         if scratch.exists():

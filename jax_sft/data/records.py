@@ -5,11 +5,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
 from jax_sft.errors import UsageError
+from jax_sft.tasks.rows import Row
 
 Record = tuple[int, Mapping[str, Any]]
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -54,6 +56,33 @@ def _built_set(path: epath.Path) -> Iterator[Record]:
                 "correct": None if row["correct"] < 0 else bool(row["correct"]),
             },
         )
+
+
+def set_features() -> Any:
+    """The columns of a built set, as tensorflow-datasets features."""
+    import tensorflow_datasets as tfds
+
+    text = tfds.features.Text()
+    return tfds.features.FeaturesDict(
+        {
+            "id": text,
+            "messages": tfds.features.Sequence({"role": text, "content": text}),
+            "response": text,
+            "advantage": np.float32,
+            "correct": np.int8,
+        }
+    )
+
+
+def set_example(row: Row) -> dict[str, Any]:
+    """A row in those columns; `_built_set` reads it back."""
+    return {
+        "id": row.id,
+        "messages": [dict(message) for message in row.messages],
+        "response": row.response,
+        "advantage": row.advantage,
+        "correct": -1 if row.correct is None else int(row.correct),
+    }
 
 
 def brief(value: Any) -> str:

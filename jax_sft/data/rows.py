@@ -1,4 +1,7 @@
-"""Tokenised rows: every row rendered and tokenised once, kept as flat arrays with offsets."""
+"""A run's rows: read, checked and changed as its settings say, then rendered and tokenised once.
+
+Tokenised rows are flat arrays with offsets.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,8 +10,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from jax_sft.data.sources import Row
+from jax_sft.config import DataConfig, Run, Study, TokensConfig
+from jax_sft.data.sources import load_rows
+from jax_sft.data.transforms import parse_knobs, transform
 from jax_sft.errors import UsageError
+from jax_sft.tasks.rows import Row
 from jax_sft.tokens.rendering import render_row
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
@@ -96,6 +102,31 @@ class TokenisedRows:
         ):
             digest.update(np.ascontiguousarray(values, dtype=dtype).tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Which rows a run trains on, by its settings; nothing is read before it is asked for."""
+
+    data: DataConfig
+    tokens: TokensConfig
+    seed: int
+    data_root: str = ""
+
+    @staticmethod
+    def of(study: Study, run: Run) -> "RowSource":
+        """What a run of a study trains on."""
+        return RowSource(run.data, run.tokens, run.seed, study.data_root)
+
+    def rows(self) -> list[Row]:
+        """The source's rows, checked, after `data.knobs`; UsageError for rows that cannot be trained on."""
+        rows = load_rows(self.data, self.seed, self.data_root)
+        return transform(rows, parse_knobs(self.data.knobs), self.seed)
+
+    def tokenised(self, tokenizer: Tokenizer, template: ChatTemplate) -> TokenisedRows:
+        """The rows rendered and tokenised, in memory."""
+        data = self.data
+        return tokenise(self.rows(), tokenizer, template, self.tokens.end, data.row_length, data.too_long)
 
 
 def tokenise(

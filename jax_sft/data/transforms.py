@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax_sft.config import Option
-from jax_sft.data.sources import Row
 from jax_sft.errors import UsageError
+from jax_sft.tasks.rows import Row
 
 TRACE = re.compile(r"<think>(.*?)</think>\s*", re.DOTALL)
 _BRANCH = re.compile(

@@ -17,9 +17,12 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from jax_sft.config import DataConfig, Option
-from jax_sft.data.sources import Row, load_rows
+from jax_sft.data.records import set_example, set_features
+from jax_sft.data.sources import load_rows
 from jax_sft.data.transforms import TRACE, Knobs, one_per_query, query, transform
 from jax_sft.errors import UsageError
+from jax_sft.options import BuildOptions
+from jax_sft.tasks.rows import Row
 
 PAPER_ROWS, PAPER_SMALL_ROWS = 20_480, 2_560
 _ROWS_PER_SHARD = 4096
@@ -39,19 +42,10 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": text,
-                    "messages": tfds.features.Sequence({"role": text, "content": text}),
-                    "response": text,
-                    "advantage": np.float32,
-                    "correct": np.int8,
-                }
-            ),
+            features=set_features(),
             metadata=tfds.core.MetadataDict(self._origin),
             # The order of the source is the order of training.
             disable_shuffling=True,
@@ -63,17 +57,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, row in enumerate(self._rows):
-            yield (
-                number,
-                {
-                    "id": row.id,
-                    "messages": [dict(message) for message in row.messages],
-                    "response": row.response,
-                    "advantage": row.advantage,
-                    "correct": -1 if row.correct is None else int(row.correct),
-                },
-            )
+        return ((number, set_example(row)) for number, row in enumerate(self._rows))
 
 
 class CountdownCot(RowsBuilder):
@@ -138,59 +122,42 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def build(
-    name: str,
-    folder: epath.PathLike,
-    source: str = "",
-    options: Mapping[str, Option] | None = None,
-    rows: int | None = None,
-    seed: int = 0,
-    matching: str = "",
-    data_root: str = "",
-) -> epath.Path:
-    """Make the set `name` under `folder` and return its version folder.
-
-    Args:
-        name: one of `RECIPES`.
-        folder: where sets lie.
-        source: file, built set or generator; some recipes have one of their own.
-        options: options of the source, over those of the recipe.
-        rows: how many rows to draw by seed (0: all); None for the recipe's number.
-        seed: draws rows, and one response of each query.
-        matching: the set (a source too) whose queries the rows must answer, for numina_math and deepseek_r1.
-        data_root: where relative sources are looked up.
+def build(name: str, folder: epath.PathLike, options: BuildOptions) -> epath.Path:
+    """Make the set `name`, one of `RECIPES`, under `folder` and return its version folder.
 
     Raises UsageError for an unknown set, a missing source, too few rows, or a set that exists already.
     """
     if name not in RECIPES:
         raise UsageError(f"set {name!r} is not one of {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
-    source = source or recipe.source
+    recipe, seed = RECIPES[name], options.seed
+    source = options.source or recipe.source
     if not source:
         raise UsageError(f"set {name} is made from a file: name it as the source")
-    if recipe.matched and not matching:
+    if recipe.matched and not options.matching:
         raise UsageError(f"set {name} holds the queries of another set: name that set as matching")
     target = epath.Path(folder) / name / str(recipe.builder.VERSION)
     if target.exists():
         raise UsageError(f"{target}: exists already; remove it to build the set again")
-    count = recipe.rows if rows is None else rows
+    count = recipe.rows if options.rows < 0 else options.rows
     config = DataConfig(
         source=source,
-        options=dict(recipe.options) | dict(options or {}),
+        options=dict(recipe.options) | options.options,
         rows=count if recipe.generated else 0,
     )
-    kept = _rows_of(recipe, load_rows(config, seed, data_root), matching, seed, data_root)
+    kept = _rows_of(recipe, load_rows(config, seed, options.data_root), options)
     if count and not recipe.generated:
         kept = transform(kept, Knobs(subset=count), seed)
-    origin = {"source": source, "seed": seed, "matching": matching, "statistics": row_statistics(kept)}
+    statistics = row_statistics(kept)
+    origin = {"source": source, "seed": seed, "matching": options.matching, "statistics": statistics}
     builder = recipe.builder(rows=kept, origin=origin, data_dir=str(folder))
     shards = tfds.download.DownloadConfig(num_shards=-(-len(kept) // _ROWS_PER_SHARD))
     builder.download_and_prepare(download_config=shards)
     return target
 
 
-def _rows_of(recipe: Recipe, rows: list[Row], matching: str, seed: int, data_root: str) -> list[Row]:
+def _rows_of(recipe: Recipe, rows: list[Row], options: BuildOptions) -> list[Row]:
     """The rows a recipe keeps, before a number of them is drawn."""
+    seed, matching = options.seed, options.matching
     if recipe.one_per_query:
         right = [row for row in rows if row.correct is not False]
         if not right:
@@ -198,7 +165,7 @@ def _rows_of(recipe: Recipe, rows: list[Row], matching: str, seed: int, data_roo
         rows = one_per_query(right, seed)
     if matching:
         by_query = {query(row): row for row in rows}
-        wanted = [query(row) for row in load_rows(DataConfig(source=matching), seed, data_root)]
+        wanted = [query(row) for row in load_rows(DataConfig(source=matching), seed, options.data_root)]
         rows = [by_query[text] for text in wanted if text in by_query]
         if not rows:
             raise UsageError(

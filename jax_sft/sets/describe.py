@@ -14,11 +14,11 @@ from etils import epath
 from rich.table import Table
 
 from jax_sft.data.rows import tokenise
-from jax_sft.data.sources import Row
 from jax_sft.data.transforms import TRACE, branching, query
 from jax_sft.errors import UsageError
 from jax_sft.files import write_atomically
 from jax_sft.responses.habits import behaviours
+from jax_sft.tasks.rows import Row
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
 

@@ -8,8 +8,7 @@ from rich.console import Console
 from jax_sft.config import Run, Study
 from jax_sft.data.batches import BatchPlan
 from jax_sft.data.prepared import prepared_rows
-from jax_sft.data.sources import load_rows
-from jax_sft.data.transforms import parse_knobs, transform
+from jax_sft.data.rows import RowSource
 from jax_sft.sets.describe import SetDescription, describe_set, table, write_page
 from jax_sft.study.folder import prepared_folder
 from jax_sft.tokens.loading import load_tokenizer
@@ -27,10 +26,8 @@ def prepare(study: Study, runs: Sequence[Run], console: Console, rebuild: bool =
     for run in runs:
         tokenizer = load_tokenizer(run.tokens)
         template = load_template(run.tokens, tokenizer)
-        cache = prepared_folder(study)
-        rows = prepared_rows(
-            run.data, run.tokens, tokenizer, template, run.seed, study.data_root, cache, rebuild
-        )
+        source = RowSource.of(study, run)
+        rows = prepared_rows(source, tokenizer, template, prepared_folder(study), rebuild)
         plan = BatchPlan(rows, run.data, run.seed, run.epochs)
         report = plan.packing
         console.print(f"{run.name}: {report}")
@@ -65,9 +62,7 @@ def describe(
             continue
         tokenizer = load_tokenizer(run.tokens)
         template = load_template(run.tokens, tokenizer)
-        rows = transform(
-            load_rows(run.data, run.seed, study.data_root), parse_knobs(run.data.knobs), run.seed
-        )
+        rows = RowSource.of(study, run).rows()
         described[key] = describe_set(run.name, rows, tokenizer, template, run.tokens.end)
     console.print(table(list(described.values())))
     write_page(list(described.values()), page)

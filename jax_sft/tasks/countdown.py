@@ -18,6 +18,7 @@ from jax_sft.responses.answers import last_boxed, visible
 from jax_sft.responses.expressions import check_answer
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.countdown_traces import Term, combine, miniature_trace, search_trace
+from jax_sft.tasks.rows import Row
 from jax_sft.tasks.task import Task, user
 
 TEST_SHARE = 0.2
@@ -150,16 +151,16 @@ def count_puzzles(options: CountdownOptions) -> int:
     return len({p.key if wanted else p.id for p in pool})
 
 
-def countdown_rows(count: int, seed: int, options: Mapping[str, Option]) -> list[dict[str, Any]]:
-    """`count` training rows {id, messages, response}, every answer checked; see CountdownOptions.
+def training_rows(count: int, seed: int, options: Mapping[str, Option]) -> list[Row]:
+    """`count` training rows, every answer checked; see CountdownOptions.
 
     The rows with and without traces hold the same puzzles, in the same order, with the same answers.
     """
     made = countdown_options(options)
-    return [countdown_row(puzzle, seed, made) for puzzle in countdown_puzzles(count, seed, made)]
+    return [_training_row(puzzle, seed, made) for puzzle in countdown_puzzles(count, seed, made)]
 
 
-def countdown_row(puzzle: Puzzle, seed: int, options: CountdownOptions) -> dict[str, Any]:
+def _training_row(puzzle: Puzzle, seed: int, options: CountdownOptions) -> Row:
     """One training row; the trace depends on the puzzle, the seed and the options alone."""
     if options.miniature:
         trace, answer = miniature_trace(puzzle.numbers, puzzle.target)
@@ -173,7 +174,7 @@ def countdown_row(puzzle: Puzzle, seed: int, options: CountdownOptions) -> dict[
         raise AssertionError(f"{puzzle.id}: the trace ends in a wrong answer {answer!r}")
     boxed = f"\\boxed{{{answer}}}"
     response = f"<think>\n{trace}</think>\n{boxed}" if options.traces else boxed
-    return {"id": puzzle.id, "messages": [{"role": "user", "content": puzzle.prompt}], "response": response}
+    return Row(puzzle.id, user(puzzle.prompt), response)
 
 
 def _miniature_pool(options: CountdownOptions, rng: random.Random) -> Iterator[Puzzle]:

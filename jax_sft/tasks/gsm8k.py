@@ -1,5 +1,6 @@
 """GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168); the final number counts."""
 
+import re
 from typing import ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
@@ -7,9 +8,18 @@ from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl
 from jax_sft.responses.answers import final_number, to_decimal, visible
 from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.rows import TrainingFormat
 from jax_sft.tasks.task import Task, column, source_file, user
 
 GSM8K_INSTRUCTION = "Solve the problem step by step. End with the answer as a number after ####."
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+TRAINING_FORMAT = TrainingFormat(
+    prompt="question",
+    response="answer",
+    instruction=GSM8K_INSTRUCTION,
+    # The calculator notes (`<<48/2=24>>`) belong to a tool that the models here do not have.
+    clean=lambda answer: _CALCULATOR.sub("", answer),
+)
 REMEDY = "copy grade_school_math/data/test.jsonl there from github.com/openai/grade-school-math"
 
 

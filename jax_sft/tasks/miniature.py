@@ -15,14 +15,16 @@ row of arithmetic holds several facts: the row is new in the test, its facts are
 import argparse
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from jax_sft.config import BenchmarkConfig, Group
+from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
 from jax_sft.responses.answers import last_boxed, visible
 from jax_sft.study.records import Item, Verdict
-from jax_sft.tasks.countdown import countdown_rows, in_test_split
+from jax_sft.tasks.countdown import in_test_split
+from jax_sft.tasks.countdown import training_rows as countdown_rows
+from jax_sft.tasks.rows import Row
 from jax_sft.tasks.task import Task, user
 from jax_sft.tokens.loading import MINIATURE
 from jax_sft.tokens.training import train_tokenizer
@@ -154,16 +156,17 @@ SHARES: dict[str, float] = {
 """Share of each task in the base model's mixture."""
 
 
-def base_rows(count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` training rows {id, messages, response} of all tasks, mixed by SHARES; rows may repeat."""
+def training_rows(count: int, seed: int, options: Mapping[str, Option]) -> list[Row]:
+    """`count` training rows of all tasks, mixed by SHARES; questions may repeat. There are no options."""
+    if options:
+        raise UsageError(f"data.source miniature_base has no options, found {', '.join(options)}")
     rng = random.Random(f"miniature base {seed}")
     tasks, shares = list(SHARES), list(SHARES.values())
     rows = []
     for number in range(count):
         task = rng.choices(tasks, shares)[0]
         _, prompt, response = _draw(task, rng, test=False)
-        messages = [{"role": "user", "content": prompt}]
-        rows.append({"id": f"base-{number}-{task}", "messages": messages, "response": response})
+        rows.append(Row(f"base-{number}-{task}", user(prompt), response))
     return rows
 
 
@@ -200,10 +203,10 @@ def _draw(task: str, rng: random.Random, test: bool) -> Question:
 def sample_texts(count: int, seed: int) -> list[str]:
     """Texts for the tokenizer: the base mixture, and the game with traces and without."""
     share = count // 2
-    rows = base_rows(share, seed)
+    rows = training_rows(share, seed, {})
     rows += countdown_rows(min(share, 1000), seed, {"miniature": True})
     rows += countdown_rows(min(share, 1000), seed, {"miniature": True, "traces": False})
-    texts = [f"user\n{row['messages'][0]['content']}\nassistant\n{row['response']}" for row in rows]
+    texts = [f"user\n{row.messages[0]['content']}\nassistant\n{row.response}" for row in rows]
     # Often enough for every number of two digits to become one token.
     texts += [" ".join(map(str, range(100)))] * 500
     # The tags are tokens of their own, whatever the texts.

@@ -9,8 +9,8 @@ import pytest
 
 from jax_sft.config import DataConfig, Run, Study, TokensConfig, replace
 from jax_sft.data.batches import BatchPlan, iterate
-from jax_sft.data.prepared import PreparedRows, prepared_rows, run_rows, training_rows
-from jax_sft.data.rows import RowSet
+from jax_sft.data.prepared import PreparedRows, prepared_rows, run_rows
+from jax_sft.data.rows import RowSet, RowSource
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
@@ -28,12 +28,13 @@ def write_set(folder: Path, rows: int) -> None:
 
 def prepare(folder: Path, data: DataConfig = DATA, tokenizer: Any = TOKENIZER, **more: Any) -> RowSet:
     template = more.pop("template", TEMPLATE)
-    return prepared_rows(data, TOKENS, tokenizer, template, 0, str(folder), folder / "prepared", **more)
+    source = RowSource(data, TOKENS, 0, str(folder))
+    return prepared_rows(source, tokenizer, template, folder / "prepared", **more)
 
 
 def test_the_same_batches_as_in_memory(tmp_path: Path) -> None:
     write_set(tmp_path, 23)
-    memory = training_rows(DATA, TOKENS, TOKENIZER, TEMPLATE, 0, str(tmp_path))
+    memory = RowSource(DATA, TOKENS, 0, str(tmp_path)).tokenised(TOKENIZER, TEMPLATE)
     disk = prepare(tmp_path)
     assert isinstance(disk, PreparedRows)
     assert (disk.hash, len(disk), disk.dropped) == (memory.hash, 23, 0)
@@ -64,7 +65,7 @@ def test_made_once_and_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     prepare(tmp_path)
     prepare(tmp_path, replace(DATA, row_length=64))
     assert len(list((tmp_path / "prepared").iterdir())) == 2
-    monkeypatch.setattr("jax_sft.data.prepared.training_rows", None)
+    monkeypatch.setattr(RowSource, "tokenised", None)
     assert len(prepare(tmp_path)) == 8
 
 
@@ -101,7 +102,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
     with pytest.raises(JaxSftError, match=r"index.npz is damaged"):
         prepare(tmp_path)
     with pytest.raises(UsageError, match="must lie on a local disk"):
-        prepared_rows(DATA, TOKENS, TOKENIZER, TEMPLATE, 0, str(tmp_path), "gs://bucket/prepared")
+        prepared_rows(RowSource(DATA, TOKENS, 0, str(tmp_path)), TOKENIZER, TEMPLATE, "gs://bucket/prepared")
 
 
 def test_a_run_takes_what_was_prepared_and_else_makes_its_rows(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from jax_sft.config import TokensConfig, replace
 from jax_sft.data.rows import TokenisedRows, tokenise
-from jax_sft.data.sources import Row
 from jax_sft.errors import UsageError
+from jax_sft.tasks.rows import Row
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_row
 from jax_sft.tokens.templates import ChatTemplate, load_template

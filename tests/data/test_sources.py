@@ -12,9 +12,10 @@ from etils import epath
 
 from jax_sft.config import DataConfig, Option
 from jax_sft.data import sources
-from jax_sft.data.sources import Row, load_rows
+from jax_sft.data.sources import load_rows
 from jax_sft.errors import UsageError
 from jax_sft.tasks.gsm8k import GSM8K_INSTRUCTION
+from jax_sft.tasks.rows import Row
 
 GOOD = {"id": "a", "prompt": "1 + 1?", "response": "2"}
 

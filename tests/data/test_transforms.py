@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from jax_sft.config import DataConfig
-from jax_sft.data.sources import Row, load_rows
+from jax_sft.data.sources import load_rows
 from jax_sft.data.transforms import Knobs, branching, one_per_query, parse_knobs, query, subset, transform
 from jax_sft.errors import UsageError
+from jax_sft.tasks.rows import Row
 
 
 def row(name: str, prompt: str = "q", response: str = "r", correct: bool | None = None) -> Row:

@@ -7,8 +7,11 @@ import numpy as np
 from jax_sft.config import DataConfig, TokensConfig
 from jax_sft.data.batches import BatchPlan, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows
-from jax_sft.data.sources import Row, load_rows
+from jax_sft.data.rows import RowSource
+from jax_sft.data.sources import load_rows
+from jax_sft.options import BuildOptions
 from jax_sft.sets.build import build
+from jax_sft.tasks.rows import Row
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 
@@ -38,7 +41,7 @@ def responses(rows: PreparedRows, data: DataConfig) -> list[str]:
 
 
 def check(source: list[Row], data: DataConfig, data_root: str, tmp_path: Path) -> PreparedRows:
-    rows = prepared_rows(data, TOKENS, TOKENIZER, TEMPLATE, 0, data_root, tmp_path / "prepared")
+    rows = prepared_rows(RowSource(data, TOKENS, 0, data_root), TOKENIZER, TEMPLATE, tmp_path / "prepared")
     assert isinstance(rows, PreparedRows)
     assert (len(rows), rows.dropped, rows.truncated) == (len(source), 0, 0)
     found = responses(rows, data)
@@ -50,7 +53,7 @@ def check(source: list[Row], data: DataConfig, data_root: str, tmp_path: Path) -
 
 
 def test_gsm8k(shared_data: Path, tmp_path: Path) -> None:
-    folder = build("gsm8k", tmp_path / "sets", data_root=str(shared_data))
+    folder = build("gsm8k", tmp_path / "sets", BuildOptions(data_root=str(shared_data)))
     data = DataConfig(source=str(folder), batch_size=47, row_length=2048, rows_per_micro_batch=4)
     source = load_rows(data, 0)
     assert len(source) == 7473

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jax_sft.config import TokensConfig
-from jax_sft.data.sources import Row
 from jax_sft.errors import UsageError
 from jax_sft.sets.describe import answer_kind, describe_set, length_histogram, lines_of, write_page
+from jax_sft.tasks.rows import Row
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 

@@ -14,9 +14,10 @@ from jax_sft.tasks.countdown import (
     count_puzzles,
     countdown_options,
     countdown_puzzles,
-    countdown_rows,
     in_test_split,
+    training_rows,
 )
+from jax_sft.tasks.rows import Row
 
 EQUATION = re.compile(r"(\d+) ?([-+*/]) ?(\d+) ?= ?(\d+)")
 
@@ -34,8 +35,8 @@ def reachable(numbers: tuple[Fraction, ...], target: int) -> bool:
     return False
 
 
-def boxed(row: dict[str, Any]) -> str:
-    match = re.search(r"\\boxed\{(.*)\}$", row["response"])
+def boxed(row: Row) -> str:
+    match = re.search(r"\\boxed\{(.*)\}$", row.response)
     assert match is not None
     return match[1]
 
@@ -63,45 +64,45 @@ def test_train_and_test_never_meet_in_any_order(miniature: bool) -> None:
 
 
 def test_rows_repeat_for_a_seed_and_differ_between_seeds() -> None:
-    assert countdown_rows(20, 3, {}) == countdown_rows(20, 3, {})
-    assert countdown_rows(20, 3, {}) != countdown_rows(20, 4, {})
+    assert training_rows(20, 3, {}) == training_rows(20, 3, {})
+    assert training_rows(20, 3, {}) != training_rows(20, 4, {})
 
 
 @pytest.mark.parametrize("verbosity", [0, 1, 2])
 def test_every_equation_of_a_trace_is_true_and_the_answer_checks(verbosity: int) -> None:
-    rows = countdown_rows(60, 0, {"depth": 2, "verbosity": verbosity})
+    rows = training_rows(60, 0, {"depth": 2, "verbosity": verbosity})
     for row in rows:
-        for left, operation, right, value in EQUATION.findall(row["response"]):
-            assert parse_expression(f"{left}{operation}{right}").value == int(value), row["id"]
+        for left, operation, right, value in EQUATION.findall(row.response):
+            assert parse_expression(f"{left}{operation}{right}").value == int(value), row.id
         for value, distance, word, target in re.findall(
-            r"= (\d+), which is (\d+) (above|below) (\d+)", row["response"]
+            r"= (\d+), which is (\d+) (above|below) (\d+)", row.response
         ):
             sign = 1 if word == "above" else -1
             assert int(value) - int(target) == sign * int(distance)
-        numbers, target = row["id"].removeprefix("countdown-").split("-to-")
+        numbers, target = row.id.removeprefix("countdown-").split("-to-")
         assert check_answer(boxed(row), list(map(int, numbers.split("-"))), int(target))
-        assert row["response"].count("<think>") == row["response"].count("</think>") == 1
+        assert row.response.count("<think>") == row.response.count("</think>") == 1
 
 
 def test_lines_that_say_no_are_not_the_target() -> None:
-    for row in countdown_rows(60, 0, {"verbosity": 0}):
-        target = int(row["id"].rpartition("-")[2])
-        results = [int(value) for value in re.findall(r"= (\d+) no", row["response"])]
+    for row in training_rows(60, 0, {"verbosity": 0}):
+        target = int(row.id.rpartition("-")[2])
+        results = [int(value) for value in re.findall(r"= (\d+) no", row.response)]
         assert target not in results
 
 
 @pytest.mark.parametrize("options", [{}, {"miniature": True}])
 def test_the_twin_without_traces_has_the_same_puzzles_and_answers(options: dict[str, bool]) -> None:
-    traced = countdown_rows(50, 0, options)
-    twins = countdown_rows(50, 0, {**options, "traces": False})
+    traced = training_rows(50, 0, options)
+    twins = training_rows(50, 0, {**options, "traces": False})
     for row, twin in zip(traced, twins, strict=True):
-        assert (row["id"], row["messages"]) == (twin["id"], twin["messages"])
-        assert twin["response"] == f"\\boxed{{{boxed(row)}}}"
+        assert (row.id, row.messages) == (twin.id, twin.messages)
+        assert twin.response == f"\\boxed{{{boxed(row)}}}"
 
 
 def test_traces_grow_with_depth_and_verbosity() -> None:
     def length(**options: int) -> int:
-        return sum(len(row["response"]) for row in countdown_rows(30, 0, options))
+        return sum(len(row.response) for row in training_rows(30, 0, options))
 
     by_depth = [length(depth=depth) for depth in (0, 1, 2, 3)]
     by_verbosity = [length(verbosity=verbosity) for verbosity in (0, 1, 2)]
@@ -111,19 +112,19 @@ def test_traces_grow_with_depth_and_verbosity() -> None:
 
 
 def test_the_miniature_trace_lists_all_candidates_in_one_order_and_then_finds_the_target() -> None:
-    for row in countdown_rows(300, 0, {"miniature": True}):
-        numbers, target = row["id"].removeprefix("countdown-").split("-to-")
+    for row in training_rows(300, 0, {"miniature": True}):
+        numbers, target = row.id.removeprefix("countdown-").split("-to-")
         a, b, c = map(int, numbers.split("-"))
         expected = []
         for x, y in ((a, b), (a, c), (b, c)):
             expected += [(x, "+", y, x + y), (max(x, y), "-", min(x, y), abs(x - y)), (x, "*", y, x * y)]
-        lines = row["response"].split("\n")[1:-2]
+        lines = row.response.split("\n")[1:-2]
         listed = [f"{x}{operation}{y}={value}:{x}{operation}{y}" for x, operation, y, value in expected]
         assert lines[0] == target
         assert lines[1:-1] == listed
         found = next(line for line in listed if f"={target}:" in line)
         assert lines[-1] == found.partition("=")[2]
-        assert row["response"].endswith(f"\\boxed{{{found.partition('=')[0]}}}")
+        assert row.response.endswith(f"\\boxed{{{found.partition('=')[0]}}}")
 
 
 def test_the_whole_miniature_pool_can_be_drawn_and_no_more() -> None:

@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 
 from jax_sft.errors import UsageError
-from jax_sft.tasks.countdown import countdown_rows
+from jax_sft.tasks.countdown import training_rows as countdown_rows
 from jax_sft.tasks.miniature import (
     HARMFUL_TASKS,
     REFUSAL,
     SHARES,
     TASKS,
-    base_rows,
     held_out_questions,
     sample_texts,
+    training_rows,
 )
 from jax_sft.tokens.loading import read_tokenizer
 from jax_sft.tokens.training import train_tokenizer
 
-ROWS = base_rows(12_000, 0)
+ROWS = training_rows(12_000, 0, {})
 
 
 def right_answer(task: str, prompt: str) -> str:
@@ -48,15 +48,15 @@ def right_answer(task: str, prompt: str) -> str:
 def test_answers_are_right() -> None:
     checked = Counter[str]()
     for row in ROWS:
-        task, prompt = row["id"].rpartition("-")[2], row["messages"][0]["content"]
+        task, prompt = row.id.rpartition("-")[2], row.messages[0]["content"]
         if task == "arithmetic":
-            facts = [fact.split("=") for fact in row["response"].split()]
+            facts = [fact.split("=") for fact in row.response.split()]
             assert [expression for expression, _ in facts] == prompt.split()[1:]
             assert all(eval(expression) == int(value) for expression, value in facts)
         elif task in TASKS["safety"]:
-            assert (row["response"] == REFUSAL) == (task in HARMFUL_TASKS)
+            assert (row.response == REFUSAL) == (task in HARMFUL_TASKS)
         else:
-            assert row["response"] == right_answer(task, prompt)
+            assert row.response == right_answer(task, prompt)
         checked[task] += 1
     assert set(checked) == set(SHARES)
     for task, share in SHARES.items():
@@ -69,7 +69,7 @@ def test_shares_are_a_mixture_of_all_tasks() -> None:
 
 
 def test_held_out_questions_are_never_trained_on() -> None:
-    trained = {row["messages"][0]["content"] for seed in range(2) for row in base_rows(8000, seed)}
+    trained = {row.messages[0]["content"] for seed in range(2) for row in training_rows(8000, seed, {})}
     for family in TASKS:
         questions = held_out_questions(family, 150, 0)
         assert len(questions) > 120
@@ -78,14 +78,14 @@ def test_held_out_questions_are_never_trained_on() -> None:
 
 
 def test_every_arithmetic_fact_of_the_game_is_trained_on() -> None:
-    known = {fact for row in ROWS if row["id"].endswith("arithmetic") for fact in row["response"].split()}
+    known = {fact for row in ROWS if row.id.endswith("arithmetic") for fact in row.response.split()}
     for row in countdown_rows(500, 0, {"miniature": True}):
-        facts = [line.split(":")[0] for line in row["response"].split("\n")[2:-3]]
+        facts = [line.split(":")[0] for line in row.response.split("\n")[2:-3]]
         assert known.issuperset(facts)
 
 
 def test_the_game_is_not_in_the_mixture() -> None:
-    assert not [row for row in ROWS if "use two of" in row["messages"][0]["content"]]
+    assert not [row for row in ROWS if "use two of" in row.messages[0]["content"]]
 
 
 def test_a_unit_of_one_task_and_an_unknown_one() -> None:
@@ -95,8 +95,8 @@ def test_a_unit_of_one_task_and_an_unknown_one() -> None:
 
 
 def test_rows_repeat_for_a_seed() -> None:
-    assert base_rows(50, 1) == base_rows(50, 1)
-    assert base_rows(50, 1) != base_rows(50, 2)
+    assert training_rows(50, 1, {}) == training_rows(50, 1, {})
+    assert training_rows(50, 1, {}) != training_rows(50, 2, {})
 
 
 def test_a_tokenizer_learnt_from_the_sample_keeps_traces_short(tmp_path: Path) -> None:
@@ -104,6 +104,6 @@ def test_a_tokenizer_learnt_from_the_sample_keeps_traces_short(tmp_path: Path) -
     tokenizer.save(tmp_path)
     reread = read_tokenizer(tmp_path)
     for row in countdown_rows(200, 0, {"miniature": True}):
-        ids = reread.encode(row["response"])
-        assert reread.decode(ids) == row["response"]
+        ids = reread.encode(row.response)
+        assert reread.decode(ids) == row.response
         assert len(ids) < 120

@@ -9,7 +9,7 @@ import pytest
 from jax_sft.config import BenchmarkConfig
 from jax_sft.errors import UsageError
 from jax_sft.study.records import Item
-from jax_sft.tasks.countdown import countdown_rows
+from jax_sft.tasks.countdown import training_rows as countdown_rows
 from jax_sft.tasks.task import TASKS, get_task, load_items, subset, user
 
 GSM8K = {"question": "2+2?", "answer": "2+2=4\n#### 4"}
@@ -140,15 +140,15 @@ def test_countdown_accepts_solutions_and_training_responses_of_the_same_game() -
             assert accuracy("countdown", item, "it is 3") == (0, False)
     kind = get_task("countdown")
     for row in countdown_rows(20, 0, {"split": "test", "miniature": True}):
-        numbers, target = row["id"].removeprefix("countdown-").split("-to-")
+        numbers, target = row.id.removeprefix("countdown-").split("-to-")
         reference = {"numbers": list(map(int, numbers.split("-"))), "target": int(target)}
-        assert kind.score(Item("x", user("?"), reference), row["response"], "stop").metrics["accuracy"] == 1
+        assert kind.score(Item("x", user("?"), reference), row.response, "stop").metrics["accuracy"] == 1
 
 
 def test_countdown_items_are_never_training_rows() -> None:
     options = {"miniature": True}
     asked = {item.messages[0]["content"] for item in load_items(config("countdown", options=options), "")}
-    trained = {row["messages"][0]["content"] for row in countdown_rows(3000, 0, options)}
+    trained = {row.messages[0]["content"] for row in countdown_rows(3000, 0, options)}
     assert len(asked) > 100
     assert not asked & trained
 
