@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+import vl_convert
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#333333")
 """Okabe and Ito's colours, told apart by colour-blind readers; without yellow, which fades on white."""
@@ -127,6 +128,12 @@ def panel(chart: Layers, **properties: Any) -> dict[str, Any]:
     """One panel of a figure. Panels are put together as plain data: altair would copy them at every step."""
     spec = chart.properties(**properties).to_dict(validate=False)
     return {name: value for name, value in spec.items() if name not in ("$schema", "config")}
+
+
+def draw(spec: dict[str, Any]) -> str:
+    """The picture (SVG) of a specification, or of panels, drawn by the version that pages load."""
+    whole = {"$schema": alt.SCHEMA_URL, "config": CONFIG, **spec}
+    return vl_convert.vegalite_to_svg(whole, vl_version=VEGA_LITE)
 
 
 def finish(layout: dict[str, Any], look: Look) -> dict[str, Any]:

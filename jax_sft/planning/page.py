@@ -3,10 +3,9 @@
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from jax_sft.pages.page import page_templates
-from jax_sft.pages.style import CONFIG, GREY, INK, PALETTE, VEGA_LITE, panel
+from jax_sft.pages.style import GREY, INK, PALETTE, draw, panel
 from jax_sft.planning.costing import RunPlan
 from jax_sft.planning.tables import COLUMNS, GIB, StudyPlan, notes, row, settings_text
 
@@ -27,7 +26,7 @@ def render(plan: StudyPlan) -> str:
         rows=[row(each) for each in plan.runs],
         notes=notes(plan),
         details=[(each, details(each)) for each in plan.runs],
-        figure=vl_convert.vegalite_to_svg(figure(plan), vl_version=VEGA_LITE) if drawn else "",
+        figure=draw(figure(plan)) if drawn else "",
     )
 
 
@@ -89,8 +88,6 @@ def figure(plan: StudyPlan) -> dict[str, Any]:
     left = _memory_panel(memory, limits)
     right = _time_panel(times)
     return {
-        "$schema": alt.SCHEMA_URL,
-        "config": CONFIG,
         "resolve": {"scale": {"color": "independent"}},
         "hconcat": [left, right] if times else [left],
     }

@@ -1,22 +1,17 @@
-"""What a set is made of: lengths, traces, kinds of answers and habits of speech, as a table and a page."""
+"""What a set is made of, in numbers: lengths, traces, kinds of answers and habits of speech."""
 
-import html
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import altair as alt
 import numpy as np
-import vl_convert
-from etils import epath
 from rich.table import Table
 
 from jax_sft.data.rows import tokenise
 from jax_sft.data.transforms import TRACE, branching, query
 from jax_sft.errors import UsageError
-from jax_sft.files import write_atomically
 from jax_sft.responses.habits import behaviours
 from jax_sft.tasks.rows import Row
 from jax_sft.tokens.templates import ChatTemplate
@@ -30,7 +25,6 @@ ANSWER_KINDS: Mapping[str, re.Pattern[str]] = {
         r"\b(?:I'm sorry|I am sorry|I can(?:no|')t (?:help|assist|provide))", re.IGNORECASE
     ),
 }
-_EDGES_PER_DOUBLING = 3
 
 
 @dataclass(frozen=True)
@@ -127,96 +121,16 @@ def lines_of(description: SetDescription) -> dict[str, str]:
     return lines
 
 
-def table(descriptions: Sequence[SetDescription]) -> Table:
-    """One column a set, for the terminal."""
-    made = Table("", *(description.name for description in descriptions))
-    columns = [lines_of(description) for description in descriptions]
-    for name in dict.fromkeys(name for column in columns for name in column):
-        made.add_row(name, *(column.get(name, "") for column in columns))
-    return made
-
-
-def write_page(descriptions: Sequence[SetDescription], path: epath.PathLike) -> None:
-    """The table and the figures (lengths, answers, behaviours) as one HTML file that needs no network."""
+def comparison(descriptions: Sequence[SetDescription]) -> list[tuple[str, ...]]:
+    """What is counted, and its value in each set as text; empty where a set lacks it."""
     columns = [lines_of(description) for description in descriptions]
     names = dict.fromkeys(name for column in columns for name in column)
-    head = "".join(f"<th>{html.escape(description.name)}</th>" for description in descriptions)
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f"<td>{column.get(name, '')}</td>" for column in columns)
-        + "</tr>\n"
-        for name in names
-    )
-    figures = "\n".join(
-        f"<figure>{vl_convert.vegalite_to_svg(chart.to_dict())}</figure>" for chart in charts(descriptions)
-    )
-    write_atomically(path, _PAGE.format(head=head, body=body, figures=figures))
+    return [(name, *(column.get(name, "") for column in columns)) for name in names]
 
 
-def charts(descriptions: Sequence[SetDescription]) -> list[alt.Chart]:
-    """Lengths of rows on a logarithmic axis, kinds of answers, and behaviours where they were counted."""
-    shares = [
-        {"set": d.name, "kind": kind, "share": share}
-        for d in descriptions
-        for kind, share in d.answers.items()
-    ]
-    habits = [
-        {"set": d.name, "kind": kind, "value": value}
-        for d in descriptions
-        for kind, value in d.behaviours.items()
-        if kind != "loops"
-    ]
-    made = [
-        alt.Chart(alt.Data(values=length_histogram(descriptions)), title="Tokens of a row, share of rows")
-        .mark_line(interpolate="step-after")
-        .encode(
-            x=alt.X("tokens:Q", scale=alt.Scale(type="log", base=2), title="tokens"),
-            y=alt.Y("share:Q", axis=alt.Axis(format="%"), title=None),
-            color="set:N",
-        )
-        .properties(width=620, height=240),
-        _bars(shares, "share", "Answers, share of rows", "%"),
-    ]
-    return [*made, _bars(habits, "value", "Phrases per 1,000 tokens", ".1f")] if habits else made
-
-
-def length_histogram(descriptions: Sequence[SetDescription]) -> list[dict[str, Any]]:
-    """Share of each set's rows between edges that are equally far apart in the logarithm."""
-    longest = max(d.longest_row for d in descriptions)
-    count = int(np.ceil(np.log2(longest + 1) * _EDGES_PER_DOUBLING)) + 1
-    edges = 2 ** (np.arange(count + 1) / _EDGES_PER_DOUBLING)
-    return [
-        {"set": d.name, "tokens": float(edge), "share": float(share)}
-        for d in descriptions
-        for edge, share in zip(edges[:-1], np.histogram(d.lengths, edges)[0] / d.rows, strict=True)
-    ]
-
-
-def _bars(values: list[dict[str, Any]], field: str, title: str, number: str) -> alt.Chart:
-    return (
-        alt.Chart(alt.Data(values=values), title=title)
-        .mark_bar()
-        .encode(
-            y=alt.Y("kind:N", title=None, sort=None),
-            x=alt.X(f"{field}:Q", axis=alt.Axis(format=number), title=None),
-            color="set:N",
-            yOffset="set:N",
-        )
-        .properties(width=620)
-    )
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Data sets</title>
-<style>
-body {{ font-family: Inter, "Helvetica Neue", Arial, sans-serif; margin: 2em auto; max-width: 60em; }}
-td, th {{ padding: .2em .9em; text-align: right; border-bottom: 1px solid #e6e8eb; }}
-td:first-child {{ text-align: left; }}
-figure {{ margin: 2em 0; }}
-</style>
-<h1>Data sets</h1>
-<table><tr><th></th>{head}</tr>
-{body}</table>
-{figures}
-</html>
-"""
+def table(descriptions: Sequence[SetDescription]) -> Table:
+    """One column a set, for the terminal."""
+    compared = Table("", *(description.name for description in descriptions))
+    for cells in comparison(descriptions):
+        compared.add_row(*cells)
+    return compared

@@ -9,7 +9,8 @@ from jax_sft.config import Run, Study
 from jax_sft.data.batches import BatchPlan
 from jax_sft.data.prepared import prepared_rows
 from jax_sft.data.rows import RowSource
-from jax_sft.sets.describe import SetDescription, describe_set, table, write_page
+from jax_sft.sets.describe import SetDescription, describe_set, table
+from jax_sft.sets.page import write_page
 from jax_sft.study.folder import prepared_folder
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template

@@ -19,7 +19,7 @@ from jax_sft.analysis.report import report
 from jax_sft.analysis.report.report import write_report
 from jax_sft.analysis.report.tables import differing_fields, training_summary
 from jax_sft.analysis.study import load_study
-from jax_sft.config import BenchmarkConfig, Study
+from jax_sft.config import BenchmarkConfig, Sampling, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl, write_jsonl
 from jax_sft.study.folder import items_file, run_folder, unit_folder
@@ -251,3 +251,9 @@ def test_differing_fields_and_training_summary(kept_study: Study) -> None:
     summary = training_summary(runs[1])
     assert (summary["steps"], summary["tokens"], summary["skipped"]) == (320, 320 * 2048, 0)
     assert summary["tokens_per_second"] == pytest.approx(2048 / 0.098)
+
+
+@pytest.mark.usefixtures("quick")
+def test_how_each_benchmark_is_sampled_is_said(make_study: Callable[..., Study]) -> None:
+    drawn = replace(BENCHMARK[0], samples=4, sampling=Sampling(temperature=0.6, top_p=0.95))
+    assert "0.6" in page_of(write_report(make_study(benchmarks=(drawn,)))).text

@@ -6,7 +6,8 @@ import pytest
 
 from jax_sft.config import TokensConfig
 from jax_sft.errors import UsageError
-from jax_sft.sets.describe import answer_kind, describe_set, length_histogram, lines_of, write_page
+from jax_sft.sets.describe import answer_kind, describe_set, lines_of
+from jax_sft.sets.page import length_histogram, write_page
 from jax_sft.tasks.rows import Row
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template

@@ -9,7 +9,7 @@ from jax_sft.analysis.report import relation_figures, step_figures
 from jax_sft.analysis.series import Series
 from jax_sft.analysis.study import StudyResults
 from jax_sft.files import write_atomically
-from jax_sft.pages.style import VEGA_LITE, Figure, Look
+from jax_sft.pages.style import Figure, Look, draw
 
 PNG_SCALE = 2
 
@@ -44,6 +44,6 @@ def write_figures(figures: Sequence[Figure], folder: epath.Path) -> None:
     """Write each figure as NAME.svg and NAME.png."""
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        svg = vl_convert.vegalite_to_svg(figure.spec, vl_version=VEGA_LITE)
+        svg = draw(figure.spec)
         write_atomically(folder / f"{figure.name}.svg", svg)
         (folder / f"{figure.name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
