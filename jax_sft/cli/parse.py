@@ -20,6 +20,8 @@ _RULE = re.compile(r"^\s*[-─]{8,}\s*$")
 
 @dataclass(frozen=True)
 class _EvaluationFlags:
+    """Gives the evaluation's flags their prefix: `--evaluation.slots`."""
+
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 

@@ -49,7 +49,7 @@ class Facts:
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/jax_sft/plans`."""
+    """Where facts are kept unless told otherwise: `$XDG_CACHE_HOME/jax_sft/plans`, by default in ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(root) / "jax_sft" / "plans"
 

@@ -91,7 +91,7 @@ class TrainPlan:
 
     @property
     def serial(self) -> float:
-        """Seconds when nothing overlaps."""
+        """Seconds when nothing overlaps, mean over the steps' row lengths."""
         return sum(share * self.rooflines[length].serial for length, share in self.work.steps.items())
 
     @property
@@ -106,7 +106,7 @@ class TrainPlan:
 
     @property
     def mfu(self) -> float:
-        """MFU at the bound."""
+        """Model FLOPs of a step over what all chips could do in `bound` seconds."""
         return mfu(self.model_flops, self.bound, self.topology)
 
 
@@ -162,7 +162,7 @@ class RunPlan:
         return low / 3600, high / 3600
 
     def chip_hours(self) -> tuple[float, float]:
-        """Hours times chips."""
+        """`hours` times the chips of the slice, which is what is paid for."""
         low, high = self.hours()
         return low * self.topology.chips, high * self.topology.chips
 
@@ -174,7 +174,7 @@ class RunPlan:
         return low * self.price, high * self.price
 
     def storage(self) -> float:
-        """Bytes of snapshots and states."""
+        """Bytes on disk: of all snapshots, and of the states that are kept at once."""
         if self.train is None:
             return 0.0
         return snapshot_bytes(self.run) * self.train.work.snapshots + STATES_KEPT * state_size(self.run).total

@@ -62,6 +62,8 @@ def make_plan(study: Study, runs: Sequence[Run], options: PlanOptions, console: 
 
 @dataclass(frozen=True)
 class _Planner:
+    """Plans one run on one slice, and tells the console what it compiles."""
+
     study: Study
     run: Run
     rows: RowSet | None
@@ -71,7 +73,7 @@ class _Planner:
 
     @property
     def settings(self) -> Settings:
-        """How to compile."""
+        """The options that compiling and judging a fit need."""
         return Settings(self.options.cache_folder, self.options.timeout, self.options.hbm_share)
 
     def plan(self, sweep: SweepWorkload, price: float | None) -> RunPlan:

@@ -59,7 +59,7 @@ class Roofline:
 
     @property
     def limit(self) -> str:
-        """What the bound comes from."""
+        """The part of the machine that the bound comes from."""
         return max(self.parts, key=lambda name: self.parts[name])
 
 

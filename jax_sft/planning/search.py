@@ -42,7 +42,7 @@ class Candidate:
     """Bytes on a device."""
 
     def applied(self, run: Run) -> Run:
-        """The run with these settings."""
+        """The run with this rematerialisation, mesh and rows of a micro-batch."""
         data = replace(run.data, rows_per_micro_batch=self.rows)
         return replace(run, remat=self.remat, parallelism=self.mesh, data=data)
 

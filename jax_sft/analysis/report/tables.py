@@ -47,7 +47,7 @@ def results(record: StudyResults) -> pa.Table:
 
 
 def write_results(table: pa.Table, folder: epath.Path) -> None:
-    """Write results.parquet and results.csv."""
+    """Write the table as results.parquet and results.csv into `folder`."""
     parquet, csv = io.BytesIO(), io.BytesIO()
     pyarrow.parquet.write_table(table, parquet)
     pyarrow.csv.write_csv(table, csv)

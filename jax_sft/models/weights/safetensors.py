@@ -43,6 +43,8 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class _Entry:
+    """Where one tensor lies."""
+
     file: epath.Path
     dtype: np.dtype
     shape: tuple[int, ...]

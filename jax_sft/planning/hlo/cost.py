@@ -134,6 +134,8 @@ def cost_of(module: Module, devices_per_slice: int = 1 << 30, slices: int = 1) -
 
 
 class _Counter:
+    """Walks a module from its entry, and counts each computation once however often it is called."""
+
     def __init__(self, module: Module, devices_per_slice: int, slices: int) -> None:
         self.module, self.devices_per_slice, self.slices = module, devices_per_slice, slices
         self._done: dict[str, Cost] = {}

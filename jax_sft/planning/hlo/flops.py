@@ -2,11 +2,13 @@
 
 import math
 import re
+from dataclasses import dataclass
 
 from jax_sft.planning.hlo.parse import Computation, Instruction
 
 
 def _sizes(each: Instruction, attribute: str) -> list[int]:
+    """The numbers of `attribute={1,2}`."""
     found = re.search(rf"\b{attribute}=\{{([\d,]*)\}}", each.attributes)
     return [int(n) for n in found[1].split(",") if n] if found else []
 
@@ -27,35 +29,38 @@ def convolution_flops(each: Instruction, within: Computation) -> float:
     flops = 2.0 * out[labels[3].index("b")] * out[labels[3].index("f")] * right[labels[2].index("i")]
     spatial = sorted(label for label in labels[1] if label.isdigit())
     for number, label in enumerate(spatial):
-        window = _window(each, number)
         sizes = left[labels[1].index(label)], right[labels[2].index(label)], out[labels[3].index(label)]
-        flops *= _meeting(*sizes, **window)
+        flops *= _window(each, number).meetings(*sizes)
     return flops
 
 
-def _window(each: Instruction, number: int) -> dict[str, int]:
-    """Stride, low padding and dilations of one spatial dimension."""
+@dataclass(frozen=True)
+class _Window:
+    """How the right side of a convolution moves over the left, along one spatial dimension."""
+
+    stride: int
+    padding: int
+    """Places before the first element."""
+    left_dilation: int
+    """Every so many places there is an element, the others are holes; likewise on the right."""
+    right_dilation: int
+
+    def meetings(self, left: int, right: int, out: int) -> int:
+        """Pairs (output place, window place) at which the window lies on an element, of arrays so long."""
+        pairs, end = 0, (left - 1) * self.left_dilation
+        for place in range(out):
+            for within in range(right):
+                at = place * self.stride + within * self.right_dilation - self.padding
+                pairs += 0 <= at <= end and at % self.left_dilation == 0
+        return pairs
+
+
+def _window(each: Instruction, number: int) -> _Window:
+    """The window of a convolution along one of its spatial dimensions."""
     found = re.search(r"window=\{([^}]*)\}", each.attributes)
     fields = dict(part.split("=") for part in found[1].split()) if found else {}
 
     def pick(name: str, default: int) -> int:
         return int(fields[name].split("x")[number].split("_")[0]) if name in fields else default
 
-    return {
-        "stride": pick("stride", 1),
-        "low": pick("pad", 0),
-        "left_dilation": pick("lhs_dilate", 1),
-        "right_dilation": pick("rhs_dilate", 1),
-    }
-
-
-def _meeting(
-    left: int, right: int, out: int, stride: int, low: int, left_dilation: int, right_dilation: int
-) -> int:
-    """Pairs (output place, window place) at which the window lies on an element, not on padding or a hole."""
-    pairs, end = 0, (left - 1) * left_dilation
-    for place in range(out):
-        for within in range(right):
-            at = place * stride + within * right_dilation - low
-            pairs += 0 <= at <= end and at % left_dilation == 0
-    return pairs
+    return _Window(pick("stride", 1), pick("pad", 0), pick("lhs_dilate", 1), pick("rhs_dilate", 1))
