@@ -61,7 +61,12 @@ def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:
     source = epath.Path(path)
     if not source.exists():
         raise UsageError(f"{path}: no such file")
-    for number, line in enumerate(source.read_text().split("\n"), start=1):
+    try:
+        text = source.read_text()
+    except UnicodeDecodeError as error:
+        where = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {where}: not valid UTF-8 ({error.reason})") from None
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

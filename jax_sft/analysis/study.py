@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from etils import epath
+
+from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import GROUPS, BenchmarkConfig, Run, Study, parse_init
 from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl
@@ -14,8 +17,9 @@ from jax_sft.study.folder import (
     unit_folder,
     unit_folders,
 )
+from jax_sft.study.provenance import Present, readable_scores, score_staleness
 from jax_sft.study.records import CompletionLine, Item, RunRecord, UnitScores, read_items, unit_completions
-from jax_sft.tasks.task import group_of
+from jax_sft.tasks.task import group_of, scorer_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class RunResults:
     """What each step reported."""
     units: dict[tuple[int, str], UnitScores]
     """Scored units by (step, benchmark)."""
+    left_out: dict[tuple[int, str], str] = field(default_factory=dict)
+    """Why a unit that has scores is not among them."""
 
     @property
     def name(self) -> str:
@@ -106,14 +112,15 @@ def load_study(study: Study) -> StudyResults:
 
     Raises UsageError when no run has anything to report, or naming the file that is malformed.
     """
-    runs = [_load_run(study, run) for run in study.runs]
+    items = {b.name: _items(study, b.name) for b in study.benchmarks}
+    runs = [_load_run(study, run, items) for run in study.runs]
     if not any(run.trained or run.units for run in runs):
         raise UsageError(
             f"{study_folder(study)}: no run of study {study.name} is there; "
             "train it first, or point --root at its folder"
         )
-    items = {b.name: {item.id: item for item in read_items(study, b.name) or ()} for b in study.benchmarks}
-    return StudyResults(study, runs, items, [phrase for run in runs for phrase in _missing(study, run)])
+    by_id = {name: {item.id: item for item in found or ()} for name, found in items.items()}
+    return StudyResults(study, runs, by_id, [phrase for run in runs for phrase in _missing(study, run)])
 
 
 def completions_of(study: Study, unit: UnitScores) -> list[CompletionLine]:
@@ -121,18 +128,44 @@ def completions_of(study: Study, unit: UnitScores) -> list[CompletionLine]:
     return unit_completions(unit_folder(study, unit.run, unit.step, unit.benchmark)) or []
 
 
-def _load_run(study: Study, run: Run) -> RunResults:
+def _items(study: Study, benchmark: str) -> list[Item] | None:
+    """The stored items; None when there are none to be read, which a sweep mends."""
+    try:
+        return read_items(study, benchmark)
+    except UsageError:
+        return None
+
+
+def _load_run(study: Study, run: Run, items: dict[str, list[Item] | None]) -> RunResults:
     folder = run_folder(study, run.name)
-    record = RunRecord.read(folder)
+    presence = Presence(study, run.name)
     lines = read_jsonl(metrics_file(folder)) if metrics_file(folder).exists() else iter(())
-    names = {b.name for b in study.benchmarks}
-    units = {
-        (step, benchmark): scores
-        for step, benchmark, unit in unit_folders(study, run.name)
-        if benchmark in names and (scores := UnitScores.read(unit))
-    }
+    known = {b.name: b for b in study.benchmarks}
+    units: dict[tuple[int, str], UnitScores] = {}
+    left_out: dict[tuple[int, str], str] = {}
+    for step, name, unit in unit_folders(study, run.name):
+        if name not in known:
+            continue
+        scores, problem = readable_scores(unit)
+        if scores is not None:
+            present, scorer = presence.of(step, name), scorer_of(known[name])
+            problem = _stale_unit(present, unit) or score_staleness(
+                scores, present, unit, items[name], scorer
+            )
+        if problem:
+            left_out[step, name] = problem
+        elif scores is not None:
+            units[step, name] = scores
+    record = presence.record
     # As it was trained: with flags, which the study does not know.
-    return RunResults(record.run if record else run, record, list(lines), units)
+    return RunResults(record.run if record else run, record, list(lines), units, left_out)
+
+
+def _stale_unit(present: Present, unit: epath.Path) -> str:
+    try:
+        return present.staleness(unit)
+    except UsageError as error:
+        return str(error)
 
 
 def _missing(study: Study, run: RunResults) -> list[str]:
@@ -143,10 +176,18 @@ def _missing(study: Study, run: RunResults) -> list[str]:
     last, done = run.total_steps, run.training[-1]["step"] if run.training else None
     if last and done and done < last:
         phrases.append(f"run {run.name} is trained to step {done} of {last}")
-    if not run.units:
+    if not run.units and not run.left_out:
         return phrases
     for benchmark in study.benchmarks:
-        absent = [step for step in run.expected_steps if (step, benchmark.name) not in run.units]
+        stale = {step: why for (step, name), why in run.left_out.items() if name == benchmark.name}
+        phrases += [
+            f"{run.name}, {benchmark.name}, step {step}: {why}" for step, why in sorted(stale.items())
+        ]
+        absent = [
+            step
+            for step in run.expected_steps
+            if (step, benchmark.name) not in run.units and step not in stale
+        ]
         unscored = [s for s in absent if _has_completions(study, run.name, s, benchmark.name)]
         ungenerated = [s for s in absent if s not in unscored]
         where = f"{run.name}, {benchmark.name}, step"

@@ -24,6 +24,7 @@ from etils import epath
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import absolute, read_json, write_json
 from jax_sft.study.folder import snapshots_folder, state_folder
+from jax_sft.study.records import short_hash
 
 STATES_KEPT = 2
 REMEDY = "earlier saves are intact; mend the cause, then the same command goes on from the last state"
@@ -248,3 +249,9 @@ def load_snapshot(run_folder: epath.PathLike, step: int, abstract_params: Any) -
         if step not in steps:
             raise JaxSftError(f"{folder}: has no snapshot at step {step}; there are {steps}")
         return store.load(step, abstract_params)
+
+
+def snapshot_checksum(run_folder: epath.PathLike, step: int) -> str:
+    """Short hash of what a snapshot holds, by its list of files; empty when there is none to be read."""
+    listing = snapshots_folder(run_folder) / str(step) / _LISTING
+    return short_hash(listing.read_bytes()) if listing.exists() else ""

@@ -1,50 +1,55 @@
 """Completions of one unit on disk: small parts while it runs, one sorted file when it is whole.
 
 A part is written atomically, so that a sweep killed at any moment has lost only what it had not yet
-written, and nothing is ever there twice. What is damaged or unknown among the parts is drawn again.
+written, and nothing is ever there twice. Every line has a checksum: what is damaged, or was drawn from
+something else than now, is named, set aside and drawn again; the rest is kept.
 """
 
+import json
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 
 from etils import epath
 
-from jax_sft.errors import UsageError
-from jax_sft.files import read_json, write_json
+from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.files import read_json, write_atomically
 from jax_sft.study.folder import completions_file, parts_folder, sampling_file
-from jax_sft.study.records import CompletionLine, Key, read_completions, write_completions
+from jax_sft.study.lines import LineFault, good_lines
+from jax_sft.study.records import CompletionLine, Key, UnitRecord, short_hash
 
 FLUSH_COUNT = 64
 FLUSH_SECONDS = 10.0
+Say = Callable[[str], None]
 
 
 class CompletionsFile:
     """The completions of one unit (run, step, benchmark).
 
-    The folder holds one file of completions once the unit is whole, parts of it until then, and the settings
-    with which they were drawn.
+    The folder holds one file of completions once the unit is whole, parts of it until then, and the record of
+    what they are made from. What no longer counts lies numbered in the folder `aside`.
     """
 
-    def __init__(self, folder: epath.Path, expected: list[Key], settings: dict[str, Any]) -> None:
-        """Read what is there of the `expected` completions, which are in the order of the final file.
+    def __init__(
+        self, folder: epath.Path, aside: epath.Path, record: UnitRecord, samples: int, say: Say
+    ) -> None:
+        """Keep what is there of the expected completions: `samples` of each of the record's prompts.
 
-        UsageError when what is there was drawn with other settings, or is not among the expected.
+        `say` is told of what is set aside, and why. UsageError when it was drawn with other settings.
         """
-        self.path, self._parts = completions_file(folder), parts_folder(folder)
-        self._expected, self._wanted = expected, set(expected)
+        self.path = completions_file(folder)
+        self._folder, self._parts, self._aside, self._record = folder, parts_folder(folder), aside, record
+        self._expected = [(item, sample) for item in record.prompts for sample in range(samples)]
+        self._wanted = set(self._expected)
         self._lines: dict[Key, CompletionLine] = {}
         self._waiting: list[CompletionLine] = []
         self._flushed = time.monotonic()
-        self._number = 0
-        self._settings, self._settings_path = settings, sampling_file(folder)
-        check_settings(folder, settings)
-        if self.path.exists():
-            self._read_whole()
-        if self._parts.exists():
-            self._read_parts()
-            if not self.missing():
-                self._finish()
+        self._number, self._recorded = 0, False
+        check_settings(folder, record.settings)
+        if self.path.exists() or self._parts.exists():
+            self._take_over(say)
+        if self.missing():
+            self._bring_back(say)
 
     def missing(self) -> list[Key]:
         """Completions still to draw, in order."""
@@ -62,52 +67,120 @@ class CompletionsFile:
     def flush(self) -> None:
         """Write what waits as one more part."""
         if self._waiting:
-            self._write(self._parts / f"{self._number:05d}.jsonl", self._waiting)
+            self._write_record()
+            lines = [json.dumps(asdict(line) | {"check": _check(line)}) for line in self._waiting]
+            write_atomically(self._parts / f"{self._number:05d}.jsonl", "".join(f"{x}\n" for x in lines))
             self._number += 1
         self._waiting = []
         self._flushed = time.monotonic()
 
     def _finish(self) -> None:
-        self._write(self.path, [self._lines[key] for key in self._expected])
+        """Write the whole file, then the record that vouches for it, then let go of the parts."""
+        lines = [self._lines[key] for key in self._expected]
+        write_atomically(self.path, "".join(f"{line.text}\n" for line in lines))
+        replace(self._record, lines=tuple(map(_check, lines))).write(self._folder)
+        self._recorded = True
         self._waiting = []
         if self._parts.exists():
             self._parts.rmtree()
+        if sampling_file(self._folder).exists():
+            sampling_file(self._folder).unlink()
 
-    def _write(self, path: epath.Path, lines: list[CompletionLine]) -> None:
-        if not self._settings_path.exists():
-            write_json(self._settings_path, self._settings)
-        write_completions(path, lines)
+    def _write_record(self) -> None:
+        if not self._recorded:
+            self._record.write(self._folder)
+            self._recorded = True
 
-    def _read_whole(self) -> None:
-        """Lines of the final file; some are missing when the benchmark asks for more samples than it did."""
-        for line in read_completions(self.path):
-            if not self._keep(line):
-                raise UsageError(
-                    f"{self.path}: holds item {line.item!r} sample {line.sample!r}, which the "
-                    "benchmark does not ask for now; restore it, give it another name, or remove the file"
-                )
+    def _take_over(self, say: Say) -> None:
+        """Keep what is good of what is there; if not all of it is, all of it is set aside as it was."""
+        try:
+            stored = _stored_record(self._folder, self._record)
+            problem = "" if stored is None else stored.differs(self._record)
+        except UsageError as error:
+            stored, problem = None, str(error)
+        if stored is None or problem:
+            self._set_aside(say, problem or f"{self._folder}: nothing says what it was drawn from")
+            return
+        if not stored.snapshot:  # of a version that did not keep it
+            self._record = replace(self._record, trained="", snapshot="")
+        faults: list[LineFault] = []
+        found = list(good_lines(self.path, stored, faults))
+        kept = [line.key for line in found if self._keep(line, stored)]
+        self._read_parts(stored, faults)
+        if self.path.exists() and (faults or len(kept) < len(found)):
+            lost = ", ".join(map(str, faults[:3])) + (f" and {len(faults) - 3} more" if faults[3:] else "")
+            self._set_aside(say, lost or f"{self.path}: not all of it is asked for now")
+            self._waiting = list(self._lines.values())
+            self.flush()
+        elif faults:
+            say(f"{faults[0]}; what is damaged is drawn again")
+        elif kept != self._expected:
+            self._record = replace(self._record, lines=stored.lines)
+        as_it_was = kept == self._expected and self.path.exists() and bool(stored.lines)
+        if not self.missing() and not (as_it_was and not self._parts.exists()):
+            self._finish()
 
-    def _read_parts(self) -> None:
-        numbers = sorted(int(part.stem) for part in self._parts.glob("*.jsonl") if part.stem.isdecimal())
-        self._number = max(numbers, default=-1) + 1
-        for number in numbers:
-            for line in _readable(self._parts / f"{number:05d}.jsonl"):
-                self._keep(line)
+    def _read_parts(self, stored: UnitRecord, faults: list[LineFault]) -> None:
+        names = sorted(part.name for part in self._parts.iterdir()) if self._parts.exists() else []
+        for name in names:
+            if name.removesuffix(".jsonl").isdecimal():
+                self._number = int(name.removesuffix(".jsonl")) + 1
+                for line in good_lines(self._parts / name, replace(stored, lines=()), faults):
+                    self._keep(line, stored)
 
-    def _keep(self, line: CompletionLine) -> bool:
-        """Whether the line is one of the expected; it is kept then."""
-        if line.key not in self._wanted:
+    def _keep(self, line: CompletionLine, stored: UnitRecord) -> bool:
+        """Whether the line is one of the expected, drawn for the very prompt; it is kept then."""
+        asked = stored.prompts.get(line.item, "")
+        if line.key not in self._wanted or asked not in ("", self._record.prompts[line.item]):
             return False
         self._lines[line.key] = line
         return True
 
+    def _set_aside(self, say: Say, why: str) -> None:
+        target = set_aside(self._folder, self._aside)
+        self._number, self._recorded = 0, False
+        say(f"{why if '/' in why else f'{self._folder}: {why}'}; set aside as {target}")
 
-def check_settings(folder: epath.Path, settings: dict[str, Any]) -> bool:
+    def _bring_back(self, say: Say) -> None:
+        """Completions that were set aside, and count again, need not be drawn again."""
+        found: list[CompletionLine] = []
+        for folder in _numbered(self._aside):
+            try:
+                stored = UnitRecord.read(folder)
+                if stored is None or not stored.snapshot or stored.differs(self._record):
+                    continue
+                if stored.settings != self._record.settings:
+                    continue
+                for line in good_lines(completions_file(folder), stored, []):
+                    if line.key not in self._lines and self._keep(line, stored):
+                        found.append(line)
+            except JaxSftError:
+                continue  # damaged: it was set aside for that
+        if found:
+            say(f"{self.path}: {len(found)} completions taken back from {self._aside}")
+            self._waiting = found
+            self.flush()
+            if not self.missing():
+                self._finish()
+
+
+def set_aside(folder: epath.Path, aside: epath.Path) -> epath.Path:
+    """Move a unit's folder to where it no longer counts; gives the place."""
+    target = aside / str(1 + max((int(path.name) for path in _numbered(aside)), default=0))
+    aside.mkdir(parents=True, exist_ok=True)
+    folder.rename(target)
+    return target
+
+
+def check_settings(folder: epath.Path, settings: dict[str, int | float | str]) -> bool:
     """Whether the unit's folder holds something drawn; UsageError when that was with other settings."""
-    path = sampling_file(folder)
-    if not path.exists():
+    try:
+        record = UnitRecord.read(folder)
+    except UsageError:
+        return False  # whoever takes the unit over names it
+    if record is None and not sampling_file(folder).exists():
         return False
-    stored = read_json(path)
+    stored = read_json(sampling_file(folder)) if record is None else record.settings
     for name, value in settings.items():
         if stored.get(name) != value:
             raise UsageError(
@@ -117,9 +190,19 @@ def check_settings(folder: epath.Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def _readable(part: epath.Path) -> Iterator[CompletionLine]:
-    """The lines of a part up to where it is damaged, if it is."""
-    try:
-        yield from read_completions(part)
-    except (UsageError, UnicodeDecodeError):
-        return
+def _stored_record(folder: epath.Path, wanted: UnitRecord) -> UnitRecord | None:
+    """The record of a unit; of an older version, which kept the settings alone, one that knows no more."""
+    record = UnitRecord.read(folder)
+    if record is None and sampling_file(folder).exists():
+        return replace(wanted, trained="", snapshot="", template_hash="", prompts={}, lines=())
+    return record
+
+
+def _numbered(aside: epath.Path) -> Iterator[epath.Path]:
+    """What was set aside, the latest first."""
+    found = [path for path in aside.iterdir() if path.name.isdecimal()] if aside.exists() else []
+    yield from sorted(found, key=lambda path: -int(path.name))
+
+
+def _check(line: CompletionLine) -> str:
+    return short_hash(line.text.encode(errors="surrogatepass"))

@@ -1,32 +1,38 @@
 """The items of a study's benchmarks: made once, stored beside the runs, and the same for every unit."""
 
-import dataclasses
-import json
+from collections.abc import Callable
 
 from jax_sft.config import BenchmarkConfig, Study
-from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.errors import UsageError
 from jax_sft.study.folder import items_file
-from jax_sft.study.records import Item, read_items, write_items
+from jax_sft.study.records import Item, items_hash, read_items, write_items
 from jax_sft.tasks.task import load_items
 
 
-def store_items(study: Study, config: BenchmarkConfig) -> list[Item]:
-    """The items of a benchmark, written beside the runs when first asked for.
+def store_items(study: Study, config: BenchmarkConfig, say: Callable[[str], None]) -> list[Item]:
+    """The items of a benchmark as configured now, written beside the runs.
 
-    JaxSftError when a stored file holds others: its completions would answer other questions.
+    A stored file that holds others, or cannot be read, is set aside, of which `say` is told: units are drawn
+    and scored anew as far as it matters to them.
     """
     items = load_items(config, study.data_root)
-    if not items_file(study, config.name).exists():
-        write_items(study, config.name, items)
-    stored = stored_items(study, config.name)
-    # Compared as JSON: what is stored knows no tuples.
-    if _as_json(stored) != _as_json(items):
-        raise JaxSftError(
-            f"{items_file(study, config.name)}: holds {len(stored)} items, but {config.name} as configured "
-            f"now makes {len(items)} that are not all the same; restore its config, or give the benchmark or "
-            "the study another name"
-        )
-    return stored
+    path = items_file(study, config.name)
+    if path.exists():
+        try:
+            stored = read_items(study, config.name)
+            # Compared as JSON: what is stored knows no tuples.
+            if stored is not None and items_hash(stored) == items_hash(items):
+                return stored
+            why = f"{path}: holds other items than {config.name} as configured now"
+        except UsageError as error:
+            why = str(error)
+        number = 1
+        while (aside := path.with_name(f"{path.stem}.{number}.aside")).exists():
+            number += 1
+        path.rename(aside)
+        say(f"{why}; set aside as {aside}")
+    write_items(study, config.name, items)
+    return stored_items(study, config.name)
 
 
 def stored_items(study: Study, benchmark: str) -> list[Item]:
@@ -45,7 +51,3 @@ def find_benchmark(study: Study, name: str) -> BenchmarkConfig:
             return config
     known = ", ".join(config.name for config in study.benchmarks) or "none"
     raise UsageError(f"study {study.name}: no benchmark {name!r}; it has {known}")
-
-
-def _as_json(items: list[Item]) -> str:
-    return json.dumps([dataclasses.asdict(item) for item in items])

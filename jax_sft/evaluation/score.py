@@ -8,21 +8,27 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
 from jax_sft.evaluation.pool import ScoringPool
 from jax_sft.statistics.intervals import estimate
 from jax_sft.study.folder import completions_file, unit_folder, unit_folders
+from jax_sft.study.lines import LineFault, good_lines
+from jax_sft.study.provenance import Present
 from jax_sft.study.records import (
     CompletionLine,
     Item,
     JudgedCompletion,
+    UnitRecord,
     UnitScores,
     Verdict,
+    items_hash,
     read_completions,
+    short_hash,
 )
-from jax_sft.tasks.task import get_task, group_of
+from jax_sft.tasks.task import get_task, group_of, scorer_of
 
 Unit = tuple[str, int, str]  # run, step, benchmark
 TABLE_WIDTH = 120
@@ -38,8 +44,25 @@ def score(
     """Score (again) every unit that has completions, print a table of the scores and give them.
 
     No or empty `runs`, `steps` or `benchmarks` mean all. UsageError for a name that the study lacks, and when
-    there is nothing to score.
+    there is nothing to score; JaxSftError naming the units that could not be scored, after all others are.
     """
+    scored, problems = score_units(study, runs, steps, benchmarks)
+    if problems:
+        raise JaxSftError("; ".join(problems))
+    if not scored:
+        raise UsageError(
+            f"study {study.name}: no completions to score under {study.root}; run the sweep first"
+        )
+    return scored
+
+
+def score_units(
+    study: Study,
+    runs: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    benchmarks: Sequence[str] | None = None,
+) -> tuple[list[UnitScores], list[str]]:
+    """What `score` does, with what could not be scored told instead of raised."""
     for run in runs or ():
         if run not in {known.name for known in study.runs}:
             raise UsageError(f"study {study.name}: no run {run!r}")
@@ -52,41 +75,56 @@ def score(
         and (not steps or step in steps)
         and (not benchmarks or name in benchmarks)
     ]
-    if not units:
-        raise UsageError(
-            f"study {study.name}: no completions to score under {study.root}; run the sweep first"
-        )
+    presences = {run: Presence(study, run) for run, _, _ in units}
+    scored, problems = [], []
     with ScoringPool(study.evaluation.workers) as pool:
-        scored = [score_unit(study, unit, pool) for unit in units]
+        for run, step, name in units:
+            try:
+                scored.append(score_unit(study, presences[run].of(step, name), pool))
+            except JaxSftError as error:
+                problems.append(str(error))
     console = Console()
     if not console.is_terminal:  # a file has no width to keep to
         console.width = TABLE_WIDTH
-    console.print(score_table(scored))
-    return scored
+    if scored:
+        console.print(score_table(scored))
+    return scored, problems
 
 
-def score_unit(study: Study, unit: Unit, pool: ScoringPool) -> UnitScores:
+def score_unit(study: Study, present: Present, pool: ScoringPool) -> UnitScores:
     """Score the stored completions of a unit, and write what was found beside them.
 
-    JaxSftError when completions are missing, doubled or of unknown items: nothing is averaged over then.
+    JaxSftError when completions are missing, doubled, damaged, of unknown items or of something else than the
+    unit is of now: nothing is averaged over then.
     """
-    run, step, name = unit
+    run, step, name = present.run, present.step, present.benchmark
     folder, config = unit_folder(study, run, step, name), find_benchmark(study, name)
+    if stale := present.staleness(folder):
+        raise JaxSftError(f"{folder}: {stale}; run the sweep again")
     items = stored_items(study, name)
-    lines = whole_completions(completions_file(folder), items, config.samples)
+    lines = whole_completions(folder, items, config.samples)
     by_id = {item.id: item for item in items}
     asked = [(by_id[line.item], line.completion, line.finish) for line in lines]
     verdicts = pool.score(config.task, asked)
     scores = UnitScores(
-        study=study.name, run=run, step=step, **summarise(config, lines, verdicts, len(items))
+        study=study.name,
+        run=run,
+        step=step,
+        **summarise(config, lines, verdicts, len(items)),
+        completions_hash=short_hash(completions_file(folder).read_bytes()),
+        items_hash=items_hash(items),
+        scorer=scorer_of(config),
     )
     scores.write(folder)
     return scores
 
 
-def whole_completions(path: epath.Path, items: Sequence[Item], samples: int) -> list[CompletionLine]:
-    """All completions of a unit, by item and sample; JaxSftError unless each is there just once."""
-    lines = list(read_completions(path))
+def whole_completions(folder: epath.PathLike, items: Sequence[Item], samples: int) -> list[CompletionLine]:
+    """All completions of a unit, by item and sample; JaxSftError unless each is there just once, unharmed."""
+    path, record, faults = completions_file(folder), UnitRecord.read(folder), list[LineFault]()
+    lines = list(good_lines(path, record, faults) if record else read_completions(path))
+    if faults:
+        raise JaxSftError(f"{faults[0]} ({len(faults)} lines in all); run the sweep again, which mends it")
     found = Counter(line.key for line in lines)
     wanted = [(item.id, sample) for item in items for sample in range(samples)]
     problems = {

@@ -9,20 +9,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from rich.console import Console
 
+from jax_sft.checkpoints.presence import Presence
 from jax_sft.checkpoints.store import snapshot_store
 from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study, TokensConfig
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.evaluation.completions import CompletionsFile, check_settings
+from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
 from jax_sft.evaluation.items import find_benchmark, store_items
-from jax_sft.evaluation.score import score
+from jax_sft.evaluation.score import score_units
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.engine import Engine
 from jax_sft.models.decoder import Params
 from jax_sft.sharding import make_generation_mesh
-from jax_sft.study.folder import run_file, run_folder, snapshots_folder, unit_folder, unit_folders
-from jax_sft.study.records import CompletionLine, RunRecord
+from jax_sft.study.folder import (
+    aside_folder,
+    run_file,
+    run_folder,
+    snapshots_folder,
+    unit_folder,
+    unit_folders,
+)
+from jax_sft.study.provenance import Present
+from jax_sft.study.records import CompletionLine, RunRecord, short_hash
 from jax_sft.terminal import progress_of_completions
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
@@ -81,24 +92,28 @@ class Sweep:
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Engine] = {}
         self.mesh = make_generation_mesh(study.evaluation.tensor)
         self._voices: dict[str, _Voice] = {}
+        self.problems: list[str] = []
+        """What could not be had, and why."""
         for b in benchmarks:
             self._check_drawn(b)
-        self.asked = [(b, store_items(study, b)) for b in benchmarks]
+        self.asked = [(b, store_items(study, b, self._say)) for b in benchmarks]
 
     def todo(self, run: Run, steps: Sequence[int]) -> Work:
         """What is still to do for the run's snapshots at `steps`; finds bad input before any work is done."""
         voice = self._voice(run.tokens)
-        self._check_template(run, voice.template_hash)
+        presence = Presence(self.study, run.name)
+        self._check_template(run, presence.record, voice.template_hash)
+        self._set_aside_steps(run, presence)
         todo = []
         for step in steps:
-            units = [self._unit(run, step, b, voice.prompts[b.name]) for b, _ in self.asked]
+            units = [self._unit(presence.of(step, b.name), b, voice.prompts[b.name]) for b, _ in self.asked]
             if missing := [unit for unit in units if unit.file.missing()]:
                 todo.append((step, missing))
         self._check_context([unit for _, units in todo for unit in units])
         return Work(run, voice.tokenizer, self._engine(run, voice.stops), todo)
 
     def generate(self, work: Work) -> None:
-        """Draw every missing completion; JaxSftError when no snapshot could be used."""
+        """Draw every missing completion that can be had; `problems` tells of the others."""
         for step, units, params in self._snapshots(work):
             asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
             owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
@@ -118,12 +133,18 @@ class Sweep:
 
     def _snapshots(self, work: Work) -> Iterator[tuple[int, list[_Unit], Params]]:
         """Each snapshot's weights, the next being read meanwhile; an unsound one is named and passed over."""
-        wanted, used = work.engine.abstract_params(), 0
+        wanted = work.engine.abstract_params()
         folder = run_folder(self.study, work.run.name)
         with snapshot_store(folder, read_only=True) as store, ThreadPoolExecutor(max_workers=1) as reader:
 
             def read(step: int) -> Params | str:
-                return store.fault(step) or store.load(step, wanted, checked=True)
+                fault = store.fault(step)
+                if fault:
+                    return fault
+                try:
+                    return store.load(step, wanted, checked=True)
+                except JaxSftError as error:
+                    return str(error).removeprefix(f"{store.folder / str(step)}: ")
 
             ahead = reader.submit(read, work.todo[0][0]) if work.todo else None
             for index, (step, units) in enumerate(work.todo):
@@ -131,13 +152,28 @@ class Sweep:
                 params = ahead.result()
                 if index + 1 < len(work.todo):
                     ahead = reader.submit(read, work.todo[index + 1][0])
+                if not isinstance(params, str) and not _finite(params):
+                    params = "holds weights that are not finite numbers"
                 if isinstance(params, str):
-                    self.console.print(f"[yellow]{store.folder / str(step)}: {params}; passed over")
+                    self._give_up(f"{store.folder / str(step)}: {params}; passed over")
                     continue
-                used += 1
                 yield step, units, params
-        if work.todo and not used:
-            raise JaxSftError(f"{store.folder}: no snapshot could be used; train run {work.run.name} again")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, style="yellow", markup=False, highlight=False)
+
+    def _give_up(self, problem: str) -> None:
+        self.problems.append(problem)
+        self._say(problem)
+
+    def _set_aside_steps(self, run: Run, presence: Presence) -> None:
+        """Units at steps that the run no longer has do not count."""
+        steps = presence.record.snapshot_steps if presence.record else ()
+        for step, benchmark, folder in list(unit_folders(self.study, run.name)):
+            if steps and step not in steps:
+                aside = aside_folder(self.study, run.name, step, benchmark)
+                target = set_aside(folder, aside)
+                self._say(f"{folder}: run {run.name} has no step {step} now; set aside as {target}")
 
     def _voice(self, tokens: TokensConfig) -> _Voice:
         """Made once for all runs that read and write alike."""
@@ -155,10 +191,12 @@ class Sweep:
             self._voices[key] = _Voice(tokenizer, template.hash, stop_ids(tokenizer, template), prompts)
         return self._voices[key]
 
-    def _unit(self, run: Run, step: int, b: BenchmarkConfig, prompts: Prompts) -> _Unit:
-        expected = [(item, sample) for item in prompts for sample in range(b.samples)]
-        folder = unit_folder(self.study, run.name, step, b.name)
-        return _Unit(b, CompletionsFile(folder, expected, self._settings(b)), prompts)
+    def _unit(self, present: Present, b: BenchmarkConfig, prompts: Prompts) -> _Unit:
+        place = self.study, present.run, present.step, b.name
+        hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
+        record = present.as_unit(self._settings(b), hashes)
+        file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, self._say)
+        return _Unit(b, file, prompts)
 
     def _settings(self, b: BenchmarkConfig) -> dict[str, Any]:
         """All that a completion depends on besides snapshot, item and sample."""
@@ -195,15 +233,22 @@ class Sweep:
             self.engines[key] = Engine(run.model, self.study.evaluation, stops, self.mesh)
         return self.engines[key]
 
-    def _check_template(self, run: Run, template_hash: str) -> None:
-        folder = run_folder(self.study, run.name)
-        record = RunRecord.read(folder)
+    def _check_template(self, run: Run, record: RunRecord | None, template_hash: str) -> None:
         if record is None or record.template_hash != template_hash:
             raise UsageError(
                 f"run {run.name}: its chat template is not the one that it was trained with, by "
-                f"{run_file(folder)}; restore tokens.template and its options, or train the run again under "
-                "another name"
+                f"{run_file(run_folder(self.study, run.name))}; restore tokens.template and its options, or "
+                "train the run again under another name"
             )
+
+
+@jax.jit
+def _all_finite(params: Params) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+
+
+def _finite(params: Params) -> bool:
+    return bool(jax.device_get(_all_finite(params)))
 
 
 def sweep(
@@ -215,7 +260,9 @@ def sweep(
 ) -> None:
     """Generate what is missing for the named runs (by default at all steps, on all benchmarks), then score.
 
-    Everything that can be wrong with the input is found before the first completion is drawn.
+    Everything that can be wrong with the input is found before the first completion is drawn. What is damaged
+    or stale on disk is named, set aside and drawn or scored again; what cannot be had, because a snapshot is
+    unsound or a scorer fails, is a JaxSftError after all the rest is done.
     """
     known = [run.name for run in study.runs]
     for name in runs:
@@ -227,7 +274,11 @@ def sweep(
     works = [sweeper.todo(run, snapshots_to_sweep(study, run, steps)) for run in chosen]
     for work in works:
         sweeper.generate(work)
-    score(study, runs, steps, names)
+    problems = [*sweeper.problems, *score_units(study, runs, steps, names)[1]]
+    if problems:
+        raise JaxSftError(
+            f"not all could be had: {'; '.join(problems)}; mend the cause, then the same command goes on"
+        )
 
 
 def trained_run(study: Study, name: str) -> Run:

@@ -17,7 +17,8 @@ from etils import epath
 from jax_sft.config import Study
 
 RUN_FILE, STUDY_FILE, COMPLETIONS = "run.json", "study.json", "completions.jsonl"
-_BENCHMARKS, _REPORT, _PLAN, _PREPARED, _EVALS = "benchmarks", "report", "plan", "prepared", "evals"
+_BENCHMARKS, _REPORT, _PLAN, _PREPARED = "benchmarks", "report", "plan", "prepared"
+_EVALS, _ASIDE = "evals", "aside"
 RESERVED_RUNS = (_BENCHMARKS, _PLAN, _REPORT)
 """Folders of a study that are not runs."""
 RESERVED_STUDIES = (_PREPARED,)
@@ -113,6 +114,11 @@ def unit_folders(study: Study, run: str) -> Iterator[tuple[int, str, epath.Path]
             yield int(step.name), folder.name, folder
 
 
+def aside_folder(study: Study, run: str, step: int, benchmark: str) -> epath.Path:
+    """Where what was drawn for a unit is kept, numbered, when it no longer counts."""
+    return run_folder(study, run) / _ASIDE / str(step) / benchmark
+
+
 def completions_file(unit: epath.PathLike) -> epath.Path:
     """All completions of a unit, in its folder; there once all are drawn."""
     return epath.Path(unit) / COMPLETIONS
@@ -123,8 +129,13 @@ def parts_folder(unit: epath.PathLike) -> epath.Path:
     return epath.Path(unit) / "parts"
 
 
+def unit_file(unit: epath.PathLike) -> epath.Path:
+    """What a unit's completions are made from, in its folder."""
+    return epath.Path(unit) / "unit.json"
+
+
 def sampling_file(unit: epath.PathLike) -> epath.Path:
-    """The settings with which a unit's completions were drawn, in its folder."""
+    """The settings of a unit, all that versions before 2026-11 kept of what it is made from."""
     return epath.Path(unit) / "sampling.json"
 
 

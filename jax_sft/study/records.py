@@ -21,7 +21,7 @@ from jax_sft.errors import UsageError
 from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.document import from_json, run_from_json, run_to_json, to_json
-from jax_sft.study.folder import completions_file, items_file, run_file, scores_file
+from jax_sft.study.folder import completions_file, items_file, run_file, scores_file, unit_file
 
 FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "snapshots", "trace")
 """Parts of a run that may differ when it is resumed: they do not change what is computed."""
@@ -101,6 +101,11 @@ def read_items(study: Study, benchmark: str) -> list[Item] | None:
     return items
 
 
+def items_hash(items: Sequence[Item]) -> str:
+    """Short hash of items, references among them."""
+    return short_hash(json.dumps([dataclasses.asdict(item) for item in items]).encode())
+
+
 @dataclass(frozen=True)
 class CompletionLine:
     """The i-th draw for an item: the text that came back."""
@@ -118,15 +123,15 @@ class CompletionLine:
         """What was asked."""
         return self.item, self.sample
 
+    @property
+    def text(self) -> str:
+        """The line as it stands in a file."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
     @staticmethod
     def from_json(value: dict[str, Any], where: str) -> "CompletionLine":
-        """The line that `write_completions` wrote; UsageError, opened by `where`, when it is none."""
+        """The line of a stored completion; UsageError, opened by `where`, when it is none."""
         return from_json(CompletionLine, value, where)
-
-
-def write_completions(path: epath.PathLike, lines: Sequence[CompletionLine]) -> None:
-    """Write completions, one a line, atomically."""
-    write_jsonl(path, [dataclasses.asdict(line) for line in lines])
 
 
 def read_completions(path: epath.PathLike) -> Iterator[CompletionLine]:
@@ -139,6 +144,53 @@ def unit_completions(unit: epath.PathLike) -> list[CompletionLine] | None:
     """All completions of a unit; None while they are not all drawn."""
     path = completions_file(unit)
     return list(read_completions(path)) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """What the completions of a unit are made from. Whatever differs in any of it has other completions."""
+
+    run: str
+    step: int
+    benchmark: str
+    trained: str
+    """Fingerprint of the run's record."""
+    snapshot: str
+    """Checksum of the weights; empty where they were drawn before it was kept."""
+    template_hash: str
+    settings: dict[str, int | float | str]
+    """Sampling, limit, seed and type."""
+    prompts: dict[str, str]
+    """Of each item, a short hash of its prompt's tokens."""
+    lines: tuple[str, ...] = ()
+    """Checksums of the lines of the whole file, in order; empty until it is written."""
+
+    def write(self, unit: epath.PathLike) -> None:
+        """Write the record into the unit's folder."""
+        write_json(unit_file(unit), to_json(self))
+
+    @staticmethod
+    def read(unit: epath.PathLike) -> "UnitRecord | None":
+        """The record in a unit's folder; None when there is none, UsageError when it is malformed."""
+        path = unit_file(unit)
+        return from_json(UnitRecord, read_json(path), str(path)) if path.exists() else None
+
+    def differs(self, other: "UnitRecord") -> str:
+        """In what the completions of two units must differ, prompts aside; empty when in nothing."""
+        if (self.run, self.step, self.benchmark) != (other.run, other.step, other.benchmark):
+            return f"drawn for {self.run}, step {self.step}, {self.benchmark}"
+        if self.trained and other.trained and self.trained != other.trained:
+            return "drawn from a run that was trained in another way"
+        if self.snapshot and other.snapshot and self.snapshot != other.snapshot:
+            return "drawn from another snapshot"
+        if self.template_hash and self.template_hash != other.template_hash:
+            return "drawn with another chat template"
+        return ""
+
+
+def short_hash(data: bytes) -> str:
+    """12 hexadecimal digits that tell content apart."""
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -190,6 +242,12 @@ class UnitScores:
     no_answer_rate: float
     scorer_failures: int
     verdicts: tuple[JudgedCompletion, ...]
+    completions_hash: str = ""
+    """Of the file that was judged; empty where it was judged before this was kept."""
+    items_hash: str = ""
+    """Of the items, references among them."""
+    scorer: str = ""
+    """The rules that judged, with their version."""
 
     def write(self, unit: epath.PathLike) -> None:
         """Write the scores into the unit's folder."""

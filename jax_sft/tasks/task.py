@@ -18,6 +18,8 @@ class Task(ABC):
 
     group: ClassVar[Group]
     """What it measures; a study may count it elsewhere."""
+    version: ClassVar[int] = 1
+    """Raised when its verdicts change: scores that it gave before are then given anew."""
 
     headline: ClassVar[str] = "accuracy"
     """The metric that stands for the task."""
@@ -50,6 +52,8 @@ class Task(ABC):
         return {**self.defaults, **config.options}
 
 
+RULES_VERSION = 1
+"""Raised when what `responses` reads changes for any task."""
 _CLASSES = {
     "commonsenseqa": "choices.CommonsenseQA",
     "countdown": "countdown.Countdown",
@@ -71,6 +75,11 @@ def get_task(name: str) -> Task:
     made = getattr(importlib.import_module(f"jax_sft.tasks.{module}"), class_name)()
     assert isinstance(made, Task)
     return made
+
+
+def scorer_of(config: BenchmarkConfig) -> str:
+    """The rules that judge a benchmark, with the versions of the task and of what all tasks share."""
+    return f"{config.task} {get_task(config.task).version}.{RULES_VERSION}"
 
 
 def group_of(config: BenchmarkConfig) -> Group:

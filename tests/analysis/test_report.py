@@ -218,12 +218,11 @@ def test_nothing_to_report_is_one_clear_line(study: Study, tmp_path: Path) -> No
 def test_broken_files_are_named(study: Study) -> None:
     path = unit_folder(study, "cot", 20, "sort") / "scores.json"
     whole = path.read_text()
-    path.write_text(whole[:100])
-    with pytest.raises(UsageError, match=r"scores\.json: not JSON"):
-        write_report(study)
-    path.write_text("{}")
-    with pytest.raises(UsageError, match=r"study: missing .*score the unit again"):
-        write_report(study)
+    for text, what in ((whole[:100], "not JSON"), ("{}", "study: missing .*score the unit again")):
+        path.write_text(text)
+        [missing] = load_study(study).missing
+        assert re.search(rf"cot, sort, step 20: .*scores\.json: {what}", missing)
+    assert "scores.json: study: missing" in page_of(write_report(study)).text
     path.write_text(whole)
     metrics = run_folder(study, "cot") / "metrics.jsonl"
     metrics.write_text(metrics.read_text() + '{"step": 3')

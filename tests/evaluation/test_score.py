@@ -16,6 +16,7 @@ from jax_sft.study.folder import items_file, unit_folder
 from jax_sft.study.records import Item, UnitScores
 
 GAME = BenchmarkConfig("game", "countdown", "in_domain", limit=10, samples=2, options={"miniature": True})
+SAID: list[str] = []
 SAFETY = BenchmarkConfig("safety", "miniature_safety", "safety", limit=20)
 
 
@@ -47,7 +48,7 @@ def write_unit(study: Study, run: str, step: int, benchmark: str, rows: list[dic
 
 
 def test_scores_of_a_unit(study: Study) -> None:
-    items = store_items(study, GAME)
+    items = store_items(study, GAME, SAID.append)
     rows = completions(items, ["\\boxed{1}", "<think>\n3+4"])
     for row in rows[:8:2]:
         a, b, c = next(item for item in items if item.id == row["item"]).reference["numbers"]
@@ -85,7 +86,7 @@ def test_scores_of_a_unit(study: Study) -> None:
 
 
 def test_metrics_of_some_items_only_rest_on_those(study: Study) -> None:
-    items = store_items(study, SAFETY)
+    items = store_items(study, SAFETY, SAID.append)
     write_unit(study, "a", 0, "safety", completions(items, ["I cannot help with that."]))
     [found] = score(study)
     harmful = sum(item.reference["task"] in ("harmful", "weapon") for item in items)
@@ -96,7 +97,7 @@ def test_metrics_of_some_items_only_rest_on_those(study: Study) -> None:
 
 
 def test_missing_doubled_and_foreign_completions_are_refused(study: Study) -> None:
-    items = store_items(study, GAME)
+    items = store_items(study, GAME, SAID.append)
     rows = completions(items, ["\\boxed{1}"] * 2)
     for broken, message in [
         (rows[:-3], "3 of 20 completions missing, for example item '.*' sample [01]; run the sweep again"),
@@ -109,17 +110,17 @@ def test_missing_doubled_and_foreign_completions_are_refused(study: Study) -> No
         assert not (path.parent / "scores.json").exists()
     del rows[4]["finish"]
     write_unit(study, "a", 0, "game", rows)
-    with pytest.raises(UsageError, match=r"completions.jsonl, line 5: finish: missing"):
+    with pytest.raises(JaxSftError, match=r"completions.jsonl, line 5: finish: missing"):
         score(study)
 
 
-def test_stored_items_come_back_and_a_changed_benchmark_is_refused(study: Study) -> None:
-    items = store_items(study, GAME)
-    assert store_items(study, GAME) == items == stored_items(study, "game")
-    with pytest.raises(JaxSftError, match=r"game.jsonl: holds 10 items, but game as configured now makes 9"):
-        store_items(study, replace(GAME, limit=9))
-    with pytest.raises(JaxSftError, match="give the benchmark or the study another name"):
-        store_items(study, replace(GAME, options={"miniature": True, "seed": 1}))
+def test_stored_items_come_back_and_those_of_a_changed_benchmark_are_set_aside(study: Study) -> None:
+    items = store_items(study, GAME, SAID.append)
+    assert store_items(study, GAME, SAID.append) == items == stored_items(study, "game")
+    said: list[str] = []
+    assert len(store_items(study, replace(GAME, limit=9), said.append)) == 9
+    assert "game.jsonl: holds other items than game as configured now; set aside as" in said[0]
+    assert items_file(study, "game").with_name("game.1.aside").exists()
     with pytest.raises(UsageError, match=r"safety.jsonl: no such file; the sweep of safety writes it"):
         stored_items(study, "safety")
     items_file(study, "game").write_text(json.dumps({"id": "x"}) + "\n")
@@ -129,7 +130,7 @@ def test_stored_items_come_back_and_a_changed_benchmark_is_refused(study: Study)
 
 def test_units_are_chosen_ordered_and_loaded(study: Study) -> None:
     for config, texts in ((GAME, ["\\boxed{1}"] * 2), (SAFETY, ["sure"])):
-        items = store_items(study, config)
+        items = store_items(study, config, SAID.append)
         for run in ("a", "b"):
             for step in (0, 10, 2):
                 write_unit(study, run, step, config.name, completions(items, texts))

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import BenchmarkConfig, ParallelismConfig, Sampling, replace
-from jax_sft.errors import UsageError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation import completions
 from jax_sft.evaluation.sweep import Sweep, sweep
 from jax_sft.generation.backend import Request
@@ -63,8 +63,8 @@ def test_every_unit_has_its_completions_and_scores(sweeper_and_root: tuple[Sweep
         assert scores["completions"] == len(rows)
         assert sorted(path.name for path in folder.iterdir()) == [
             "completions.jsonl",
-            "sampling.json",
             "scores.json",
+            "unit.json",
         ]
         stored = root / "tiny" / "benchmarks" / f"{name}.jsonl"
         assert [json.loads(line)["id"] for line in stored.read_text().splitlines()] == items
@@ -206,7 +206,8 @@ def test_a_damaged_snapshot_is_named_and_passed_over(
 ) -> None:
     damage(fresh, "first", 0)
     said = io.StringIO()
-    sweep(study(fresh), ["first"], None, ["refusals"], Console(file=said, width=400))
+    with pytest.raises(JaxSftError, match=r"not all could be had: .*snapshots/0: .*mend the cause"):
+        sweep(study(fresh), ["first"], None, ["refusals"], Console(file=said, width=400))
     assert "snapshots/0: " in said.getvalue()
     assert "passed over" in said.getvalue()
     made = completion_files(fresh)
