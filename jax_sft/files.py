@@ -16,6 +16,11 @@ def in_bucket(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def home(path: epath.PathLike) -> epath.Path:
+    """The path, with `~` at its beginning as the home folder."""
+    return epath.Path(path) if in_bucket(path) else epath.Path(path).expanduser()
+
+
 def absolute(path: epath.PathLike) -> epath.Path:
     """A local path from the root on, its links not followed; one in a bucket as it is."""
     return epath.Path(path if in_bucket(path) else os.path.abspath(path))

@@ -1,4 +1,4 @@
-"""What commands are told besides a study: of `jax-sft data` and `jax-sft plan`; light to import."""
+"""What commands are told besides a study, and how the values of options are read; light to import."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +8,21 @@ import tyro
 
 from jax_sft.config import Option
 from jax_sft.errors import UsageError
+
+_TRUTHS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+
+
+def truth(value: Option) -> bool | None:
+    """What True, `yes`, `on` and 1 say, or False, `no`, `off` and 0, in any case; None for all else."""
+    return _TRUTHS.get(str(value).strip().lower())
+
+
+def fitting(value: Option, kind: type) -> Option | None:
+    """An option's value as the kind that is expected (bool, int, float or str); None when it is not one."""
+    if kind is bool:
+        return truth(value)
+    fits = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+    return kind(value) if fits else None
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ import dataclasses
 import difflib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 
 from jax_sft.config import EvaluationConfig, Run
 from jax_sft.errors import UsageError
+from jax_sft.options import truth
 
 T = TypeVar("T")
 _RULE = re.compile(r"^\s*[-─]{8,}\s*$")
@@ -74,6 +75,7 @@ def _parse(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            args = _spelt_out(_switches(kind, default), args)
             if default is not None:
                 default, args = _read_pairs(kind, args, default)
             options: dict[str, Any] = {"return_unknown_args": return_unknown_args}
@@ -83,6 +85,44 @@ def _parse(
     if complaint.startswith("Unrecognized options: "):
         complaint = _unknown(complaint.partition(": ")[2].split(", "), [*flag_names(kind), *also])
     raise UsageError(complaint)
+
+
+def _spelt_out(flags: Mapping[str, str], args: Sequence[str]) -> list[str]:
+    """The arguments with `--data.shuffle no` and `--data.shuffle=no` as `--data.no-shuffle`.
+
+    `flags` holds those that switch something on, each with the one that switches it off ("" for none).
+    """
+    split: list[str] = []
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        switch = equals and flag.replace("_", "-") in flags
+        split += [flag, value] if switch else [arg]
+    result: list[str] = []
+    for arg in split:
+        before = result[-1].replace("_", "-") if result else ""
+        said = truth(arg) if before in flags else None
+        if said is None:
+            result.append(arg)
+        elif not said:
+            result[-1:] = [flags[before]] if flags[before] else []
+    return result
+
+
+def _switches(kind: type[Any], default: Any, prefix: str = "--") -> dict[str, str]:
+    """Every flag that is on or off, those of a dict's entries too, with the flag that switches it off."""
+    found: dict[str, str] = {}
+    for each in dataclasses.fields(kind):
+        flag, value = prefix + each.name.replace("_", "-"), getattr(default, each.name, None)
+        if isinstance(each.type, type) and dataclasses.is_dataclass(each.type):
+            found |= _switches(each.type, value, f"{flag}.")
+        elif each.type is bool:
+            found[flag] = f"{prefix}no-{flag.removeprefix(prefix)}"
+        elif get_origin(each.type) is Annotated and get_args(each.type)[0] is bool:
+            found[flag] = ""
+        elif isinstance(value, dict):
+            on_or_off = [name.replace("_", "-") for name, entry in value.items() if isinstance(entry, bool)]
+            found |= {f"{flag}.{name}": f"{flag}.no-{name}" for name in on_or_off}
+    return found
 
 
 def _read_pairs(kind: type[Any], args: Sequence[str], default: Any) -> tuple[Any, Sequence[str]]:

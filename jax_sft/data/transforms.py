@@ -13,6 +13,7 @@ from typing import Any
 
 from jax_sft.config import Option
 from jax_sft.errors import UsageError
+from jax_sft.options import fitting
 from jax_sft.tasks.rows import Row
 
 TRACE = re.compile(r"<think>(.*?)</think>\s*", re.DOTALL)
@@ -45,14 +46,14 @@ class Knobs:
 def parse_knobs(values: Mapping[str, Option]) -> Knobs:
     """The knobs of `data.knobs`; UsageError for an unknown name, a wrong type or a value out of range."""
     fields = {field.name: field for field in dataclasses.fields(Knobs)}
+    fitted: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
             raise UsageError(f"data.knobs {name!r} is not one of {', '.join(fields)}")
         kind = type(fields[name].default)
-        fitting = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-        if isinstance(value, bool) or not fitting:
+        fitted[name] = fitting(value, kind)
+        if fitted[name] is None:
             raise UsageError(f"data.knobs {name} must be {kind.__name__}, found {value!r}")
-    fitted: dict[str, Any] = dict(values)
     knobs = dataclasses.replace(Knobs(), **fitted)
     for name in ("min_words", "max_words", "max_branches", "subset"):
         if getattr(knobs, name) < 0:

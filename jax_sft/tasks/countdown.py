@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
+from jax_sft.options import fitting
 from jax_sft.responses.answers import last_boxed, visible
 from jax_sft.responses.expressions import check_answer
 from jax_sft.study.records import Item, Verdict
@@ -93,14 +94,16 @@ class Puzzle:
 def countdown_options(options: Mapping[str, Option]) -> CountdownOptions:
     """Options from a config's flat mapping; UsageError naming an unknown or impossible one."""
     known = {field.name: field.default for field in dataclasses.fields(CountdownOptions)}
+    given: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
             raise UsageError(f"countdown: unknown option {name!r}; known: {', '.join(known)}")
-        if type(value) is not type(known[name]):
+        given[name] = fitting(value, type(known[name]))
+        if given[name] is None:
             wanted = type(known[name]).__name__
             raise UsageError(f"countdown: option {name} must be {wanted}, not {value!r}")
-    defaults: dict[str, Any] = _MINIATURE if options.get("miniature") else {}
-    made = CountdownOptions(**{**defaults, **options})
+    defaults: dict[str, Any] = _MINIATURE if given.get("miniature") else {}
+    made = CountdownOptions(**{**defaults, **given})
     if made.split not in ("train", "test"):
         raise UsageError(f"countdown: option split must be train or test, not {made.split!r}")
     if not 2 <= made.min_numbers <= made.max_numbers <= 8:

@@ -10,6 +10,7 @@ from etils import epath
 
 from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
+from jax_sft.options import fitting
 from jax_sft.study.records import Item, Verdict
 
 
@@ -40,16 +41,19 @@ class Task(ABC):
 
     def options(self, config: BenchmarkConfig) -> dict[str, Any]:
         """The options of the config over the defaults; UsageError naming an unknown or mistyped one."""
+        given: dict[str, Option] = dict(config.options)
         for name, value in config.options.items():
             if name not in self.defaults:
                 if self.free_options:
                     continue
                 known = ", ".join(self.defaults) or "none"
                 raise UsageError(f"benchmark {config.name}: unknown option {name!r}; known: {known}")
-            if type(value) is not type(self.defaults[name]):
+            fitted = fitting(value, type(self.defaults[name]))
+            if fitted is None:
                 wanted = type(self.defaults[name]).__name__
                 raise UsageError(f"benchmark {config.name}: option {name} must be {wanted}, not {value!r}")
-        return {**self.defaults, **config.options}
+            given[name] = fitted
+        return {**self.defaults, **given}
 
 
 RULES_VERSION = 1

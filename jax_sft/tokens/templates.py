@@ -3,19 +3,20 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import jinja2
 import jinja2.ext
-from etils import epath
 from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from jax_sft.config import TokensConfig
+from jax_sft.config import Option, TokensConfig
 from jax_sft.errors import UsageError
-from jax_sft.tokens.tokenizer import Tokenizer
+from jax_sft.files import home
+from jax_sft.tokens.template_options import fitted_options, with_options
+from jax_sft.tokens.tokenizer import NAMED_TOKENS, Tokenizer
 
 Message = Mapping[str, Any]
 
@@ -46,6 +47,8 @@ class ChatTemplate:
     name: str
     variables: Mapping[str, Any] = field(default_factory=dict)
     """Values for every rendering: the tokenizer's `bos_token` and its kin, the study's template options."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Those of the variables that are the study's template options."""
 
     @cached_property
     def hash(self) -> str:
@@ -77,17 +80,31 @@ class ChatTemplate:
             raise UsageError(f"chat template {self.name}: {type(error).__name__}: {error}") from None
 
     @cached_property
+    def portable(self) -> str:
+        """Jinja text that renders the same for those who do not know the options, such as a server."""
+        return with_options(self.source, self.options, NAMED_TOKENS)
+
+    @cached_property
     def _compiled(self) -> jinja2.Template:
+        return self._environment.from_string(self.tree)
+
+    @cached_property
+    def tree(self) -> nodes.Template:
+        """The template as jinja reads it; UsageError when it cannot."""
+        try:
+            return self._environment.parse(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UsageError(f"chat template {self.name}, line {error.lineno}: {error.message}") from None
+
+    @cached_property
+    def _environment(self) -> jinja2.Environment:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = self._refuse
         environment.globals["strftime_now"] = self._refuse_date
-        try:
-            return environment.from_string(self.source)
-        except jinja2.TemplateSyntaxError as error:
-            raise UsageError(f"chat template {self.name}, line {error.lineno}: {error.message}") from None
+        return environment
 
     def _refuse(self, message: str) -> None:
         raise UsageError(f"chat template {self.name} refuses the conversation: {message}")
@@ -104,22 +121,28 @@ def load_template(config: TokensConfig, tokenizer: Tokenizer) -> ChatTemplate:
     """The template a study names: the tokenizer's own, a built-in one, or a jinja file.
 
     Raises:
-        UsageError: `auto` and the tokenizer has none, or no such name or file.
+        UsageError: `auto` and the tokenizer has none, no such name or file, or an option it does not have.
     """
-    variables = {**tokenizer.named_tokens, **config.template_options}
-    if config.template == "auto":
+    bare = _named_template(config.template, tokenizer)
+    options = fitted_options(config.template_options, bare.tree, bare.name)
+    return replace(bare, variables={**tokenizer.named_tokens, **options}, options=options)
+
+
+def _named_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+    """The template without values for its variables."""
+    if name == "auto":
         if tokenizer.chat_template is None:
             raise UsageError(
                 f"tokenizer {tokenizer.name} has no chat template; "
                 f"set tokens.template to {' or '.join(BUILT_IN)} or a jinja file"
             )
-        return ChatTemplate(tokenizer.chat_template, f"of {tokenizer.name}", variables)
-    if config.template in BUILT_IN:
-        return ChatTemplate(BUILT_IN[config.template], config.template, variables)
-    path = epath.Path(config.template)
+        return ChatTemplate(tokenizer.chat_template, f"of {tokenizer.name}")
+    if name in BUILT_IN:
+        return ChatTemplate(BUILT_IN[name], name)
+    path = home(name)
     if not path.is_file():
         raise UsageError(f"tokens.template {path}: no such file, and not one of auto, {', '.join(BUILT_IN)}")
-    return ChatTemplate(path.read_text(), path.name, variables)
+    return ChatTemplate(path.read_text(), path.name)
 
 
 def _tojson(

@@ -12,7 +12,8 @@ from jax_sft.errors import UsageError
 
 Offsets = list[tuple[int, int]]
 
-_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+"""What tokenizer_config.json names, and every chat template sees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Tokenizer:
     @cached_property
     def named_tokens(self) -> dict[str, str]:
         """`bos_token`, `eos_token`, … to their text, as a chat template may ask for them."""
-        named = {key: _token_text(self.settings.get(key)) for key in _NAMED_TOKENS}
+        named = {key: _token_text(self.settings.get(key)) for key in NAMED_TOKENS}
         return {key: text for key, text in named.items() if text is not None}
 
     @cached_property

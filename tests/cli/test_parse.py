@@ -2,9 +2,10 @@
 
 import pytest
 
-from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_run_flags
-from jax_sft.config import DataConfig, EvaluationConfig, OptimizerConfig, Run, replace
+from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, parse_run_flags
+from jax_sft.config import DataConfig, EvaluationConfig, ModelConfig, OptimizerConfig, Run, replace
 from jax_sft.errors import UsageError
+from jax_sft.options import PlanOptions
 
 pytestmark = pytest.mark.short
 
@@ -52,9 +53,34 @@ def test_pairs_change_and_add_options_to_those_the_run_has(args: list[str]) -> N
     assert run.data.options == {"depth": 2, "traces": True}
 
 
+@pytest.mark.parametrize("word", ["true", "True", "yes", "ON", "1"])
+def test_switches_take_the_words_that_people_type(word: str) -> None:
+    run = replace(RUN, data=DataConfig(options={"traces": False, "is_small": False}))
+    assert parse_run_flags(run, ["--data.shuffle", word, "--seed", "1"]).data.shuffle
+    assert parse_run_flags(run, [f"--data.shuffle={word}"]).data.shuffle
+    assert parse_run_flags(run, ["--data.options.is_small", word]).data.options["is_small"] is True
+    assert parse_flags(PlanOptions, ["--search", word, "--chips", "v5p:8"]).search
+
+
+@pytest.mark.parametrize("word", ["false", "False", "no", "Off", "0"])
+def test_switches_are_turned_off_by_words(word: str) -> None:
+    run = replace(
+        RUN, data=DataConfig(shuffle=True, options={"traces": True}), model=ModelConfig(qk_norm=True)
+    )
+    args = ["--data.shuffle", word, f"--model.qk_norm={word}", "--data.options.traces", word]
+    changed = parse_run_flags(run, args)
+    assert (changed.data.shuffle, changed.model.qk_norm, changed.data.options) == (
+        False,
+        False,
+        {"traces": False},
+    )
+    assert not parse_flags(PlanOptions, ["--search", word]).search
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--data.shuffle", "maybe"], "unexpected argument 'maybe'"),
         (["--data.options", "depth"], "--data.options: Failed to parse key-value pairs!"),
         (["--data.options.depht", "3"], "unknown flag --data.options.depht; did you mean --data.options "),
         (["--optimizer.lr", "1"], "unknown flag --optimizer.lr; did you mean --optimizer.learning-rate"),

@@ -146,7 +146,7 @@ def test_one_number_cannot_be_asked_for_many_puzzles() -> None:
     [
         ({"numbers": 3}, "unknown option 'numbers'"),
         ({"depth": "2"}, "option depth must be int, not '2'"),
-        ({"traces": 1}, "option traces must be bool"),
+        ({"traces": "never"}, "option traces must be bool, not 'never'"),
         ({"depth": 9}, "depth must be 0"),
         ({"split": "dev"}, "split must be train or test"),
         ({"min_numbers": 5, "max_numbers": 4}, "min_numbers <= max_numbers"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jax_sft.config import TokensConfig
+from jax_sft.config import Option, TokensConfig
 from jax_sft.errors import UsageError
-from jax_sft.tokens.loading import load_tokenizer
+from jax_sft.tokens.loading import load_tokenizer, read_tokenizer
 from jax_sft.tokens.templates import BUILT_IN, ChatTemplate, load_template
 from jax_sft.tokens.tokenizer import Tokenizer
 from tests.conversations import conversations
@@ -113,3 +113,79 @@ def test_no_such_template(tokenizer: Tokenizer) -> None:
     bare = Tokenizer("bare", tokenizer.backend, {"eos_token": "<|endoftext|>"})
     with pytest.raises(UsageError, match="bare has no chat template"):
         load_template(TokensConfig(), bare)
+
+
+OPTIONS = {
+    "asked_whether_true": "{% if x is defined and x is true %}on{% endif %}",
+    "asked_whether_false": "{% if x is defined and x is false %}{% else %}on{% endif %}",
+    "a_condition": "{% if not x %}{% else %}on{% endif %}",
+    "with_a_default": "{% if x | default(true) %}on{% endif %}",
+    "set_where_missing": "{% set y = x if x is defined else true %}{% if y %}on{% endif %}",
+    "compared": "{% if x == true %}on{% endif %}",
+}
+
+
+@pytest.mark.parametrize("use", OPTIONS)
+def test_truth_values_as_people_type_them(tokenizer: Tokenizer, tmp_path: Path, use: str) -> None:
+    path = tmp_path / "x.jinja"
+    path.write_text(OPTIONS[use] + "{{ messages[0].content }}")
+
+    def load(value: Option) -> ChatTemplate:
+        return load_template(TokensConfig(template=str(path), template_options={"x": value}), tokenizer)
+
+    for value in ("true", "True", "yes", "On", 1, "1", True):
+        assert load(value).render(TURNS) == "on2 + 2?"
+    for value in ("false", "False", "no", "OFF", 0, "0", False):
+        assert load(value).render(TURNS) == "2 + 2?"
+        assert load(value).hash == load(False).hash
+    with pytest.raises(
+        UsageError, match=r"options x: .* asks whether it is true; write True or False, not 'nay'"
+    ):
+        load("nay")
+
+
+def test_text_stays_text_where_the_template_writes_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "x.jinja"
+    path.write_text("{% if x %}language {{ x }}: {% endif %}{{ messages[0].content }}")
+    template = load_template(TokensConfig(template=str(path), template_options={"x": "no"}), tokenizer)
+    assert template.render(TURNS) == "language no: 2 + 2?"
+    with pytest.raises(UsageError, match=r"chat template x\.jinja has no 'messsages'; did you mean messages"):
+        load_template(TokensConfig(template=str(path), template_options={"messsages": 1}), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qwen3", {"enable_thinking": "false"}),
+        ("llama3_1", {"date_string": "1 Jan '70 \"\\ ☃\U0001f600\n", "tools_in_user_message": False}),
+        ("chatml", {}),
+        ("internlm2", {"bos_token": ""}),
+    ],
+)
+def test_an_exported_template_knows_its_options(
+    golden: Path, tokenizer: Tokenizer, tmp_path: Path, name: str, options: dict[str, Option]
+) -> None:
+    """Someone who reads the export gives the template what every tokenizer gives it, and no options."""
+    path = golden / "templates" / f"{name}.jinja"
+    named = name if name in BUILT_IN else str(path)
+    with_bos = Tokenizer("bos", tokenizer.backend, {**tokenizer.settings, "bos_token": "<|pad|>"})
+    trained = load_template(TokensConfig(template=named, template_options=options), with_bos)
+    with_bos.save(tmp_path, trained.portable)
+    served = load_template(TokensConfig(tokenizer=str(tmp_path)), read_tokenizer(tmp_path))
+    for messages in conversations(30):
+        wanted = trained.render(messages, add_generation_prompt=True)
+        assert served.render(messages, add_generation_prompt=True) == wanted
+    if name == "qwen3":
+        assert wanted.endswith("<think>\n\n</think>\n\n")
+        again = served.render(messages, add_generation_prompt=True, enable_thinking=True)
+        assert again == wanted.removesuffix("<think>\n\n</think>\n\n")
+    if not options:
+        assert trained.portable == trained.source
+
+
+@pytest.mark.parametrize(
+    "source", ["\n\n  {% if x %}a{% endif %}\n b", "  {% if x %}a{% endif %}", "\tb {{ x }}"]
+)
+def test_an_exported_template_keeps_its_white_space(source: str) -> None:
+    template = ChatTemplate(source, "", {"x": True}, {"x": True})
+    assert ChatTemplate(template.portable, "").render(TURNS) == template.render(TURNS)

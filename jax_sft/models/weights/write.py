@@ -37,7 +37,7 @@ def write_huggingface(
         config: of the model.
         params: the parameter tree, stacked over layers; float32 values are rounded to bf16.
         tokenizer: written as tokenizer.json and tokenizer_config.json.
-        template: written as the tokenizer's chat template.
+        template: written as the tokenizer's chat template, its options as defaults.
         shard_bytes: most bytes of weights in one file.
         family: under whose names, for example `internlm2`; by default the first with the model's switches.
 
@@ -61,7 +61,7 @@ def write_huggingface(
     try:
         tensors = Tensors(page.table(config), config, params)
         write_shards(scratch, tensors.shapes, tensors.read, shard_bytes=shard_bytes)
-        tokenizer.save(scratch, template.source)
+        tokenizer.save(scratch, template.portable)
         files.write_json(scratch / "config.json", {**page.write_config(config), **tokens})
         files.write_json(scratch / "generation_config.json", {"do_sample": False, **tokens})
         if target.exists():
