@@ -272,7 +272,11 @@ class EvaluationConfig:
     """Seeds sampling; a completion depends on it, the snapshot, the item and the sample alone."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     workers: int = 2
-    """Processes that score completions."""
+    """Processes that judge completions."""
+    scorer_seconds: float = 5.0
+    """Time for one verdict in such a process; one that takes longer is missing, and the page says so."""
+    scorer_memory: float = 4.0
+    """GB of address space of such a process; a verdict that needs more is missing."""
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,10 @@ def _missing(study: Study, run: RunResults) -> list[str]:
         empty = [unit.step for unit in units if not unit.judged]
         if empty:
             phrases.append(f"{where} {_listed(empty)}: scored on no items")
+        for unit in units:
+            if unit.scorer_failures:
+                total = f"{unit.scorer_failures} of {unit.completions} completions"
+                phrases.append(f"{where} {unit.step}: no verdict on {total}, because the scorer failed")
     return phrases
 
 

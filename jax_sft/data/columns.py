@@ -1,13 +1,13 @@
 """A record of a file as a row: its columns by name, and every check that nothing downstream repeats."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from jax_sft.config import Option
 from jax_sft.data.records import brief
 from jax_sft.errors import UsageError
+from jax_sft.responses import thinking
 from jax_sft.tasks.rows import FORMATS, Row, training_format
 from jax_sft.tokens.templates import Message
 
@@ -16,7 +16,6 @@ PROMPT_COLUMNS = ("messages", "message", "prompt")
 _PLAIN = "rows"
 """The format whose columns are those of `Row`."""
 _OPTIONS = ("format", "instruction", "prompt", "response")
-_THINK_TAG = re.compile(r"</?think>")
 
 
 def file_options(options: Mapping[str, Option]) -> dict[str, str]:
@@ -130,6 +129,6 @@ def _correct(value: Any, where: str) -> bool | None:
 
 def _check_think_tags(response: str, where: str) -> None:
     """Think tags must come in pairs, opened before closed and not nested."""
-    tags = _THINK_TAG.findall(response)
-    if tags != ["<think>", "</think>"] * (len(tags) // 2):
+    tags = thinking.tags(response)
+    if tags != list(thinking.TAGS) * (len(tags) // 2):
         raise UsageError(f"{where}: response has unmatched think tags: {' '.join(tags[:6])}")

@@ -14,14 +14,9 @@ from typing import Any
 from jax_sft.config import Option
 from jax_sft.errors import UsageError
 from jax_sft.options import fitting
+from jax_sft.responses.habits import branching
+from jax_sft.responses.thinking import change_traces, without_traces
 from jax_sft.tasks.rows import Row
-
-TRACE = re.compile(r"<think>(.*?)</think>\s*", re.DOTALL)
-_BRANCH = re.compile(
-    r"\b(?:wait|hmm|alternatively|another (?:way|approach)|try (?:again|another|a different)|instead|"
-    r"go back|start over)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -142,16 +137,9 @@ def mix_in_wrong(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
     return [chosen[text] for text in dict.fromkeys(map(query, rows)) if text in chosen]
 
 
-def branching(response: str) -> float:
-    """How often the trace (or, without one, the response) changes its mind, per 1,000 words."""
-    trace = TRACE.search(response)
-    text = trace[1] if trace else response
-    return 1000 * len(_BRANCH.findall(text)) / max(len(text.split()), 1)
-
-
 def remove_trace(row: Row) -> Row:
     """The row without its think block; UsageError when nothing else is in the response."""
-    rest = TRACE.sub("", row.response)
+    rest = without_traces(row.response)
     if not rest.strip():
         raise UsageError(f"row {row.id}: nothing is left of the response without its think block")
     return dataclasses.replace(row, response=rest)
@@ -160,8 +148,8 @@ def remove_trace(row: Row) -> Row:
 def truncate_trace(row: Row, share: float) -> Row:
     """The row with the first `share` of its trace's words; what lies between words stays as written."""
 
-    def cut(match: re.Match[str]) -> str:
-        pieces = re.split(r"(\s+)", match[1])
+    def cut(trace: str) -> str:
+        pieces = re.split(r"(\s+)", trace)
         words = sum(1 for piece in pieces if piece.strip())
         kept, left = [], round(share * words)
         for piece in pieces:
@@ -169,7 +157,6 @@ def truncate_trace(row: Row, share: float) -> Row:
             if left < 0:
                 break
             kept.append(piece)
-        closing = match[0][match[0].rindex("</think>") :]
-        return "<think>" + "".join(kept).rstrip() + "\n" + closing
+        return "".join(kept).rstrip() + "\n"
 
-    return dataclasses.replace(row, response=TRACE.sub(cut, row.response))
+    return dataclasses.replace(row, response=change_traces(row.response, cut))

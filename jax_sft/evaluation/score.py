@@ -12,7 +12,8 @@ from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
-from jax_sft.evaluation.pool import ScoringPool
+from jax_sft.evaluation.judging import judge, scorers
+from jax_sft.responses.workers import Workers
 from jax_sft.statistics.intervals import estimate
 from jax_sft.study.folder import completions_file, unit_folder, unit_folders
 from jax_sft.study.lines import LineFault, good_lines
@@ -77,10 +78,10 @@ def score_units(
     ]
     presences = {run: Presence(study, run) for run, _, _ in units}
     scored, problems = [], []
-    with ScoringPool(study.evaluation.workers) as pool:
+    with scorers(study.evaluation) as workers:
         for run, step, name in units:
             try:
-                scored.append(score_unit(study, presences[run].of(step, name), pool))
+                scored.append(score_unit(study, presences[run].of(step, name), workers))
             except JaxSftError as error:
                 problems.append(str(error))
     console = Console()
@@ -91,7 +92,7 @@ def score_units(
     return scored, problems
 
 
-def score_unit(study: Study, present: Present, pool: ScoringPool) -> UnitScores:
+def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
     """Score the stored completions of a unit, and write what was found beside them.
 
     JaxSftError when completions are missing, doubled, damaged, of unknown items or of something else than the
@@ -105,7 +106,7 @@ def score_unit(study: Study, present: Present, pool: ScoringPool) -> UnitScores:
     lines = whole_completions(folder, items, config.samples)
     by_id = {item.id: item for item in items}
     asked = [(by_id[line.item], line.completion, line.finish) for line in lines]
-    verdicts = pool.score(config.task, asked)
+    verdicts = judge(config.task, asked, workers)
     scores = UnitScores(
         study=study.name,
         run=run,
@@ -151,14 +152,14 @@ def summarise(
 ) -> dict[str, Any]:
     """The fields of `UnitScores` that follow from its verdicts.
 
-    None (the scorer failed) counts as 0 and unanswered.
+    A verdict that could not be had (None) is left out: means rest on what was judged, and say on how much.
     """
     task = get_task(config.task)
     names = sorted({name for verdict in verdicts if verdict for name in verdict.metrics} | {task.headline})
-    failed = Verdict({task.headline: 0.0}, answered=False)
     judged = [
-        JudgedCompletion(line.item, line.sample, **vars(verdict or failed))
+        JudgedCompletion(line.item, line.sample, **vars(verdict))
         for line, verdict in zip(lines, verdicts, strict=True)
+        if verdict
     ]
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for verdict in judged:
@@ -180,7 +181,7 @@ def summarise(
         "metrics": metrics,
         "mean_tokens": sum(line.tokens for line in lines) / count,
         "truncation_rate": sum(line.finish == "length" for line in lines) / count,
-        "no_answer_rate": sum(not verdict.answered for verdict in judged) / count,
+        "no_answer_rate": sum(not verdict.answered for verdict in judged) / max(len(judged), 1),
         "scorer_failures": sum(verdict is None for verdict in verdicts),
         "verdicts": tuple(judged),
     }
@@ -196,8 +197,8 @@ def score_table(scores: Sequence[UnitScores]) -> Table:
             unit.benchmark,
             unit.headline,
             str(unit.step),
-            f"{100 * unit.score:.1f}",
-            f"{100 * unit.low:.1f} – {100 * unit.high:.1f}",
+            f"{100 * unit.score:.1f}" if unit.judged else "–",
+            f"{100 * unit.low:.1f} – {100 * unit.high:.1f}" if unit.judged else "–",
             f"{unit.mean_tokens:.0f}",
             f"{100 * unit.truncation_rate:.0f}%",
             f"{100 * unit.no_answer_rate:.0f}%{failures}",

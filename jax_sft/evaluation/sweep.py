@@ -34,6 +34,7 @@ from jax_sft.study.folder import (
 )
 from jax_sft.study.provenance import Present
 from jax_sft.study.records import CompletionLine, RunRecord, short_hash
+from jax_sft.tasks.task import get_task
 from jax_sft.terminal import progress_of_completions
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
@@ -95,6 +96,11 @@ class Sweep:
         self.problems: list[str] = []
         """What could not be had, and why."""
         for b in benchmarks:
+            if (ask := get_task(b.task).ask) != "generate":
+                raise UsageError(
+                    f"benchmark {b.name}: its task {b.task} is asked by {ask}, which a sweep cannot do yet; "
+                    "leave it out with --benchmarks"
+                )
             self._check_drawn(b)
         self.asked = [(b, store_items(study, b, self._say)) for b in benchmarks]
 

@@ -1,4 +1,4 @@
-"""Reading the answer out of a completion: what follows the thinking, boxes, numbers, letters."""
+"""Reading the answer out of what a person sees of a completion: boxes, numbers, letters."""
 
 import re
 from decimal import Decimal, InvalidOperation
@@ -35,14 +35,6 @@ _LEAD = rf"(?:{_COMMAND}|\W)*"
 _LINK = rf"(?:\s|:|{_OPEN}|(?:is|would be|should be|option|choice|letter)\b){{0,20}}"
 _STATED = rf"(?:answer|(?:correct|right|best)\s+(?:option|choice)){_LINK}"
 _MENTIONED = rf"(?:option|choice){_LINK}"
-
-
-def visible(completion: str) -> str | None:
-    """The text after the last </think>, or all when nothing was thought; None when thinking never ended."""
-    opened, closed = completion.rfind("<think>"), completion.rfind("</think>")
-    if opened > closed:
-        return None
-    return completion[closed + len("</think>") :] if closed >= 0 else completion
 
 
 def last_boxed(text: str) -> str | None:

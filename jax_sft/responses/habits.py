@@ -7,6 +7,8 @@ not of what the model thinks.
 import re
 from collections.abc import Iterable
 
+from jax_sft.responses.thinking import traces
+
 PHRASES = {
     "backtracking": r"wait|hmm|alternatively|actually|go back|instead|start over|scratch that|not quite|"
     r"try (?:again|another|something else|a different)|"
@@ -38,6 +40,12 @@ def behaviours(completions: Iterable[tuple[str, int]]) -> dict[str, float] | Non
     if not tokens:
         return None
     return {name: 1000 * found / tokens for name, found in counts.items()} | {"loops": loops / count}
+
+
+def branching(response: str) -> float:
+    """How often the trace (or, without one, the response) goes back, per 1,000 words."""
+    text = next(iter(traces(response)), response)
+    return 1000 * len(_PATTERNS["backtracking"].findall(text)) / max(len(text.split()), 1)
 
 
 def ends_in_loop(text: str) -> bool:

@@ -1,52 +1,92 @@
-"""Calls in other processes, within a time limit: one that hangs, crashes or eats memory costs itself only."""
+"""Calls in other processes, within limits of time and memory: one that hangs or dies costs itself only."""
 
 import multiprocessing
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as Timeout
+from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
 from typing import Any, Literal
 
 from pebble import ProcessExpired, ProcessPool
 
 Outcome = tuple[Literal["done", "timeout", "crashed", "error"], Any]
-_TASKS_PER_WORKER = (
-    2000  # a worker is replaced after so many, so that a leaking library cannot eat the memory
+_CALLS_PER_PROCESS = (
+    2000  # a process is replaced after so many, so that a leaking library cannot eat the memory
 )
 _SCHEDULED = 512
 
 
-def isolated(
-    function: Callable[..., Any],
-    tasks: Iterable[tuple[Any, ...]],
-    workers: int = 2,
-    seconds: float = 10.0,
-    memory: int = 4 << 30,
-    warm: Callable[[], Any] | None = None,
-) -> Iterator[Outcome]:
-    """`function(*task)` for each task, in order: ("done", its value), or how it failed and None.
+@dataclass(frozen=True)
+class Limits:
+    """What calls may use."""
 
-    Args:
-        function: importable by name; processes are spawned, as this one may hold JAX and its threads.
-        tasks: arguments that pickle.
-        workers: processes.
-        seconds: limit for one call; its process is then killed and replaced.
-        memory: bytes of address space of a process; a call that asks for more fails.
-        warm: called once in every new process, untimed: imports that would eat up the first call's limit.
-    """
-    context = multiprocessing.get_context("spawn")
-    waiting = iter(tasks)
-    pool = ProcessPool(
-        workers, _TASKS_PER_WORKER, initializer=_start, initargs=[memory, warm], context=context
-    )
-    try:
+    processes: int = 2
+    seconds: float = 10.0
+    """For one call; its process is then killed and replaced."""
+    memory: float = 4.0
+    """GB of address space of a process; a call that asks for more fails."""
+
+
+class Workers:
+    """A context within which functions are called in other processes, which start when first needed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._pools: dict[Callable[[], Any] | None, ProcessPool] = {}
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pool in self._pools.values():
+            if kind is None:
+                pool.close()
+            else:
+                pool.stop()
+            pool.join()
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        calls: Iterable[tuple[Any, ...]],
+        warm: Callable[[], Any] | None = None,
+    ) -> Iterator[Outcome]:
+        """`function(*call)` for each call, in order: ("done", its value), or how it failed.
+
+        Args:
+            function: importable by name; processes are spawned, as this one may hold JAX and its threads.
+            calls: arguments that pickle.
+            warm: called once in every new process, untimed: imports that would eat up the first call's limit.
+        """
+        pool, waiting = self._pool(warm), iter(calls)
         while batch := list(islice(waiting, _SCHEDULED)):
-            for future in [pool.schedule(function, args=task, timeout=seconds) for task in batch]:
+            seconds = self.limits.seconds
+            for future in [pool.schedule(function, args=call, timeout=seconds) for call in batch]:
                 yield _outcome(future)
-        pool.close()
-    finally:
-        pool.stop()
-        pool.join()
+
+    def _pool(self, warm: Callable[[], Any] | None) -> ProcessPool:
+        if warm not in self._pools:
+            self._pools[warm] = ProcessPool(
+                self.limits.processes,
+                max_tasks=_CALLS_PER_PROCESS,
+                initializer=_start,
+                initargs=[round(self.limits.memory * 1e9), warm],
+                context=multiprocessing.get_context("spawn"),
+            )
+        return self._pools[warm]
+
+
+def run_here(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Outcome]:
+    """The same in this process and without limits, for functions that can neither hang nor crash."""
+    for call in calls:
+        try:
+            yield "done", function(*call)
+        except Exception as error:
+            yield "error", error
 
 
 def _start(memory: int, warm: Callable[[], Any] | None) -> None:
@@ -62,5 +102,5 @@ def _outcome(future: Any) -> Outcome:
         return "timeout", None
     except ProcessExpired:
         return "crashed", None
-    except Exception:  # whatever the function raised, MemoryError and RecursionError included
-        return "error", None
+    except Exception as error:  # whatever the function raised, MemoryError and RecursionError included
+        return "error", error

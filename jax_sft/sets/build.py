@@ -19,9 +19,10 @@ from etils import epath
 from jax_sft.config import DataConfig, Option
 from jax_sft.data.records import set_example, set_features
 from jax_sft.data.sources import load_rows
-from jax_sft.data.transforms import TRACE, Knobs, one_per_query, query, transform
+from jax_sft.data.transforms import Knobs, one_per_query, query, transform
 from jax_sft.errors import UsageError
 from jax_sft.options import BuildOptions
+from jax_sft.responses.thinking import traces
 from jax_sft.tasks.rows import Row
 
 PAPER_ROWS, PAPER_SMALL_ROWS = 20_480, 2_560
@@ -186,5 +187,5 @@ def row_statistics(rows: Sequence[Row]) -> dict[str, float]:
         "mean_prompt_characters": round(float(np.mean(prompts)), 1),
         "mean_response_characters": round(float(np.mean(responses)), 1),
         "longest_response_characters": max(responses),
-        "with_trace": round(float(np.mean([TRACE.search(row.response) is not None for row in rows])), 4),
+        "with_trace": round(float(np.mean([bool(traces(row.response)) for row in rows])), 4),
     }

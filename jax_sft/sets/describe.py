@@ -10,9 +10,11 @@ import numpy as np
 from rich.table import Table
 
 from jax_sft.data.rows import tokenise
-from jax_sft.data.transforms import TRACE, branching, query
+from jax_sft.data.transforms import query
 from jax_sft.errors import UsageError
-from jax_sft.responses.habits import behaviours
+from jax_sft.responses.habits import behaviours, branching
+from jax_sft.responses.refusals import refuses
+from jax_sft.responses.thinking import traces, visible
 from jax_sft.tasks.rows import Row
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
@@ -21,9 +23,6 @@ ANSWER_KINDS: Mapping[str, re.Pattern[str]] = {
     "boxed number": re.compile(r"\\boxed\{\s*-?\$?[\d,.]+\s*\}"),
     "boxed formula": re.compile(r"\\boxed\{"),
     "number after ####": re.compile(r"####\s*-?\$?[\d,.]+"),
-    "refusal": re.compile(
-        r"\b(?:I'm sorry|I am sorry|I can(?:no|')t (?:help|assist|provide))", re.IGNORECASE
-    ),
 }
 
 
@@ -68,7 +67,7 @@ def describe_set(
     tokenised = tokenise(rows, tokenizer, template, end, max_length=1 << 30)
     responses_E = tokenised.targets_E
     spoken = zip((row.response for row in rows), responses_E.tolist(), strict=True)
-    inside = sum(len(match[1]) for row in rows for match in TRACE.finditer(row.response))
+    inside = sum(len(trace) for row in rows for trace in traces(row.response))
     kinds = Counter(answer_kind(row.response) for row in rows)
     return SetDescription(
         name=name,
@@ -80,7 +79,7 @@ def describe_set(
         response_median=float(np.median(responses_E)),
         response_95=float(np.quantile(responses_E, 0.95)),
         longest_row=int(tokenised.lengths_E.max()),
-        with_trace=float(np.mean([TRACE.search(row.response) is not None for row in rows])),
+        with_trace=float(np.mean([bool(traces(row.response)) for row in rows])),
         trace_share=inside / sum(len(row.response) for row in rows),
         marked_wrong=float(np.mean([row.correct is False for row in rows])),
         branches=float(np.mean([branching(row.response) for row in rows])),
@@ -91,9 +90,11 @@ def describe_set(
 
 
 def answer_kind(response: str) -> str:
-    """The first of `ANSWER_KINDS` found after the trace, or `free text`."""
-    visible = response[response.rfind("</think>") + len("</think>") :] if "</think>" in response else response
-    return next((kind for kind, pattern in ANSWER_KINDS.items() if pattern.search(visible)), "free text")
+    """The first of `ANSWER_KINDS` found after the trace, else `refusal` or `free text`."""
+    said = visible(response) or ""
+    if kind := next((kind for kind, pattern in ANSWER_KINDS.items() if pattern.search(said)), None):
+        return kind
+    return "refusal" if refuses(said) else "free text"
 
 
 def lines_of(description: SetDescription) -> dict[str, str]:

@@ -7,13 +7,10 @@ verdicts so far, from which an interrupted verification goes on.
 
 import hashlib
 import json
-import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from etils import epath
@@ -25,14 +22,10 @@ from jax_sft.data.transforms import draw
 from jax_sft.errors import UsageError
 from jax_sft.files import in_bucket, read_jsonl, write_json, write_jsonl
 from jax_sft.options import VerifyOptions
-from jax_sft.responses.workers import isolated
+from jax_sft.responses import mathematics
+from jax_sft.responses.thinking import visible
+from jax_sft.responses.workers import Limits, Workers
 from jax_sft.sets.overlap import index_items, overlap, read_items
-
-_LAST_CHARACTERS = 8000
-"""An answer stands at the end; what is before it only costs time."""
-
-# The time limit is the pool's; math-verify warns when its own, which needs signals, is off.
-logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
 @dataclass
@@ -166,8 +159,7 @@ def _candidates(path: epath.Path, options: VerifyOptions) -> Iterator[Candidate]
 
 
 def _over_length(response: str, max_characters: int) -> bool:
-    unfinished = response.rfind("<think>") > response.rfind("</think>")
-    return unfinished or 0 < max_characters < len(response)
+    return visible(response) is None or 0 < max_characters < len(response)
 
 
 def _judge_all(
@@ -185,7 +177,8 @@ def _judge_all(
         lines = stack.enter_context(open(partial, "a", buffering=1)) if local else None
         progress = stack.enter_context(Progress(console=console or Console(quiet=True)))
         bar = progress.add_task("verifying", total=len(candidates), completed=len(candidates) - len(todo))
-        outcomes = isolated(judge, tasks, options.workers, options.seconds, warm=_warm)
+        workers = stack.enter_context(Workers(Limits(options.workers, options.seconds)))
+        outcomes = workers.run(judge, tasks, warm=mathematics.warm)
         for candidate, (outcome, value) in zip(todo, outcomes, strict=True):
             verdicts[candidate.key] = value if outcome == "done" else names[outcome]
             if lines:
@@ -206,16 +199,12 @@ def _readable(partial: epath.Path) -> list[dict[str, Any]]:
 
 
 def judge(response: str, answer: str) -> str:
-    """`right`, `wrong` or `unparsable`: the answer at the end of a response, by math-verify."""
-    from math_verify import verify as equal
-
-    if not _is_unicode(response + answer):
+    """`right`, `wrong` or `unparsable`: the answer after the thinking, by the judge of the benchmarks."""
+    said = visible(response)
+    if said is None or not _is_unicode(response + answer):
         return "unparsable"
-    text = response[response.rfind("</think>") + len("</think>") :] if "</think>" in response else response
-    gold, found = _gold(answer), _parse(text[-_LAST_CHARACTERS:])
-    if not gold or not found:
-        return "unparsable"
-    return "right" if equal(list(gold), found, timeout_seconds=None) else "wrong"
+    right = mathematics.judge(said, answer).right
+    return "unparsable" if right is None else ("right" if right else "wrong")
 
 
 def _is_unicode(text: str) -> bool:
@@ -225,25 +214,6 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _warm() -> None:
-    """Import and exercise math-verify, which takes seconds, before any response is timed."""
-    judge("\\boxed{1}", "1")
-
-
-@lru_cache(maxsize=1024)
-def _gold(answer: str) -> tuple[Any, ...]:
-    final = answer.rsplit("####", 1)[-1].strip()
-    # A $ opens LaTeX, but \$ is the money sign.
-    is_latex = re.search(r"\\boxed|(?<!\\)\$", final)
-    return tuple(_parse(final if is_latex else f"$\\boxed{{{final}}}$"))
-
-
-def _parse(text: str) -> list[Any]:
-    from math_verify import parse
-
-    return list(parse(text, parsing_timeout=0))
 
 
 def _kept(

@@ -172,6 +172,8 @@ def _sampling(at: str, sampling: Sampling) -> Problems:
 def _evaluation(evaluation: EvaluationConfig) -> Problems:
     for name in ("slots", "context", "chunk", "prefill_rows", "tensor", "workers"):
         yield from _at_least(f"evaluation.{name}", getattr(evaluation, name), 1)
+    for name in ("scorer_seconds", "scorer_memory"):
+        yield from _above(f"evaluation.{name}", getattr(evaluation, name), 0)
 
 
 def _folder_name(at: str, name: str) -> Problems:

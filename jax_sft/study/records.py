@@ -240,7 +240,9 @@ class UnitScores:
     mean_tokens: float
     truncation_rate: float
     no_answer_rate: float
+    """Share of the judged completions that hold no answer."""
     scorer_failures: int
+    """Completions without a verdict, because the judge ran out of time or died; in no mean."""
     verdicts: tuple[JudgedCompletion, ...]
     completions_hash: str = ""
     """Of the file that was judged; empty where it was judged before this was kept."""

@@ -5,20 +5,22 @@ from typing import ClassVar
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl
-from jax_sft.responses.answers import choice_letter, visible
+from jax_sft.responses.answers import choice_letter
+from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
-from jax_sft.tasks.task import Task, column, source_file, user
+from jax_sft.tasks.task import Task, column, register, source_file, user
 
 REMEDY = "copy dev_rand_split.jsonl of CommonsenseQA 1.11 there"
 
 
+@register("commonsenseqa")
 class CommonsenseQA(Task):
     """Option `instruction`: the line after the choices."""
 
     group: ClassVar[Group] = "reasoning"
     defaults: ClassVar = {"instruction": "Answer with the letter of the right choice."}
 
-    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+    def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The rows {id, question, choices, answerKey} of a json-lines file, flat or with nested question."""
         instruction = self.options(config)["instruction"]
         path = source_file(config, data_root, "benchmarks/commonsenseqa_dev.jsonl", REMEDY)
@@ -35,7 +37,7 @@ class CommonsenseQA(Task):
             items.append(Item(name, user(prompt), {"answer": key, "letters": "".join(letters)}))
         return items
 
-    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+    def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """1 when the letter chosen after the thinking is the gold one."""
         text = visible(completion)
         answer = choice_letter(text, item.reference["letters"]) if text is not None else None

@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
 from jax_sft.options import fitting
-from jax_sft.responses.answers import last_boxed, visible
+from jax_sft.responses.answers import last_boxed
 from jax_sft.responses.expressions import check_answer
+from jax_sft.responses.thinking import after_trace, visible
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.countdown_traces import Term, combine, miniature_trace, search_trace
 from jax_sft.tasks.rows import Row
-from jax_sft.tasks.task import Task, user
+from jax_sft.tasks.task import Task, register, user
 
 TEST_SHARE = 0.2
 _SMALL_POOL = 20_000  # ordered choices of numbers up to which all puzzles are listed, not sampled
@@ -41,7 +42,7 @@ class CountdownOptions:
     min_target: int = 10
     max_target: int = 100
     traces: bool = True
-    """Write the search inside <think> … </think>; off leaves the boxed answer, on the same puzzles."""
+    """Write the search inside a think block; off leaves the boxed answer, on the same puzzles."""
     depth: int = 2
     """Wrong branches worked through at every choice before the right one; traces grow as a power of it."""
     verbosity: int = 1
@@ -176,7 +177,7 @@ def _training_row(puzzle: Puzzle, seed: int, options: CountdownOptions) -> Row:
     if not check_answer(answer, **reference):
         raise AssertionError(f"{puzzle.id}: the trace ends in a wrong answer {answer!r}")
     boxed = f"\\boxed{{{answer}}}"
-    response = f"<think>\n{trace}</think>\n{boxed}" if options.traces else boxed
+    response = after_trace(trace, boxed) if options.traces else boxed
     return Row(puzzle.id, user(puzzle.prompt), response)
 
 
@@ -224,6 +225,7 @@ def _random_solution(numbers: tuple[int, ...], options: CountdownOptions, rng: r
     return None
 
 
+@register("countdown")
 class Countdown(Task):
     """Options: those of the training source that shape puzzles (`miniature True`, `max_numbers 4`, …), and
 
@@ -237,7 +239,7 @@ class Countdown(Task):
     free_options: ClassVar[bool] = True
     defaults: ClassVar = {"size": 0, "seed": 0}
 
-    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+    def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The puzzles as items."""
         options: dict[str, Any] = self.options(config)
         size, seed = options.pop("size"), options.pop("seed")
@@ -247,7 +249,7 @@ class Countdown(Task):
         puzzles = countdown_puzzles(size, seed, made)
         return [Item(puzzle.id, user(puzzle.prompt), puzzle.reference) for puzzle in puzzles]
 
-    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+    def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """1 when the last boxed expression after the thinking solves the puzzle."""
         text = visible(completion)
         answer = last_boxed(text) if text is not None else None

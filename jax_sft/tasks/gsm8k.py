@@ -6,10 +6,11 @@ from typing import ClassVar
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl
-from jax_sft.responses.answers import final_number, to_decimal, visible
+from jax_sft.responses.answers import final_number, to_decimal
+from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.rows import TrainingFormat
-from jax_sft.tasks.task import Task, column, source_file, user
+from jax_sft.tasks.task import Task, column, register, source_file, user
 
 GSM8K_INSTRUCTION = "Solve the problem step by step. End with the answer as a number after ####."
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
@@ -23,13 +24,14 @@ TRAINING_FORMAT = TrainingFormat(
 REMEDY = "copy grade_school_math/data/test.jsonl there from github.com/openai/grade-school-math"
 
 
+@register("gsm8k")
 class GSM8K(Task):
     """Option `instruction`: the line after the question; the default is that of the training rows."""
 
     group: ClassVar[Group] = "in_domain"
     defaults: ClassVar = {"instruction": GSM8K_INSTRUCTION}
 
-    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+    def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The rows {question, answer} of a json-lines file; `answer` ends in #### and the number."""
         instruction = self.options(config)["instruction"]
         path = source_file(config, data_root, "benchmarks/gsm8k_test.jsonl", REMEDY)
@@ -45,7 +47,7 @@ class GSM8K(Task):
             )
         return items
 
-    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+    def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """1 when the final number after the thinking (####, else a box, else the last) is the gold one."""
         text = visible(completion)
         answer = final_number(text) if text is not None else None

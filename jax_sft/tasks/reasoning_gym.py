@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
-from jax_sft.responses.answers import last_boxed, visible
+from jax_sft.responses.answers import last_boxed
+from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
-from jax_sft.tasks.task import Task, user
+from jax_sft.tasks.task import Task, register, user
 
 _UNUSABLE = {
     "composite": "it is a mixture of others: make one benchmark for each",
@@ -25,6 +26,7 @@ _TUPLES = ("arc_agi", "rearc")  # their scorers compare with tuples, which JSON 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
+@register("reasoning_gym")
 class ReasoningGym(Task):
     """Options: `generator`, its name; `size`, the items before `limit`; `seed`; others go to the generator.
 
@@ -41,7 +43,11 @@ class ReasoningGym(Task):
         "instruction": "Reason step by step, and give the final answer between <answer> and </answer>.",
     }
 
-    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+    def warm(self) -> None:
+        """Import reasoning-gym."""
+        _reasoning_gym()
+
+    def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """Items made by the generator, in a process of its own whose hash seed is fixed.
 
         Three generators order sets, so that their items would change from process to process otherwise.
@@ -62,7 +68,7 @@ class ReasoningGym(Task):
             for number, entry in enumerate(_generate(where, request))
         ]
 
-    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+    def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """Judge the last <answer>, else the last box, else everything after the thinking."""
         text = visible(completion)
         if text is None or not text.strip():

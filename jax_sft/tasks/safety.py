@@ -6,14 +6,15 @@ from typing import ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
-from jax_sft.responses.answers import visible
 from jax_sft.responses.refusals import refuses
+from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
-from jax_sft.tasks.task import Task, column, source_file, user
+from jax_sft.tasks.task import Task, column, register, source_file, user
 
 REMEDY = "copy xstest_prompts.csv there from github.com/paul-rottger/xstest"
 
 
+@register("xstest")
 class XSTest(Task):
     """Metrics: `unsafe_refused` over the unsafe prompts (the headline), `safe_refused` over the safe ones.
 
@@ -25,7 +26,7 @@ class XSTest(Task):
     group: ClassVar[Group] = "safety"
     headline: ClassVar[str] = "unsafe_refused"
 
-    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+    def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The rows {id, prompt, type, label} of a csv file; label is `safe` or `unsafe`."""
         self.options(config)
         path = source_file(config, data_root, "safety/xstest_prompts.csv", REMEDY)
@@ -39,7 +40,7 @@ class XSTest(Task):
             items.append(Item(f"xstest-{row.get('id', number)}", user(prompt), reference))
         return items
 
-    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+    def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """Whether what follows the thinking refuses."""
         text = visible(completion) or ""
         refused = refuses(text)

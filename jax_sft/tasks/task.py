@@ -1,13 +1,18 @@
-"""What a benchmark is: items to ask, and a verdict on each completion."""
+"""What a task is: items to ask, how they are asked, and a verdict on each completion."""
 
 import hashlib
-import importlib
+import importlib.util
+import pkgutil
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
 
 from etils import epath
 
+import jax_sft.tasks
 from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
 from jax_sft.options import fitting
@@ -25,19 +30,25 @@ class Task(ABC):
     headline: ClassVar[str] = "accuracy"
     """The metric that stands for the task."""
     higher_is_better: ClassVar[bool] = True
+    ask: ClassVar[Literal["generate", "likelihood", "pairwise"]] = "generate"
+    """How it is asked: for a completion, for the likelihood of given ones, or which of two is better."""
     isolated: ClassVar[bool] = False
-    """Scored in separate processes with a time limit, because the scorer may hang or crash."""
+    """Judged in separate processes within limits, because the judge may hang or crash."""
     defaults: ClassVar[Mapping[str, Option]] = {}
     """Options and their defaults; others are refused, unless `free_options`."""
     free_options: ClassVar[bool] = False
 
     @abstractmethod
-    def load(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
+    def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The items, in a fixed order and with unique ids; UsageError for a bad option or a missing file."""
 
     @abstractmethod
-    def score(self, item: Item, completion: str, finish: str) -> Verdict:
+    def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """Judge one completion; `finish` is `stop` or `length`."""
+
+    def warm(self) -> None:
+        """Import what takes long, once in every process that judges, before time is counted."""
+        return
 
     def options(self, config: BenchmarkConfig) -> dict[str, Any]:
         """The options of the config over the defaults; UsageError naming an unknown or mistyped one."""
@@ -58,27 +69,47 @@ class Task(ABC):
 
 RULES_VERSION = 1
 """Raised when what `responses` reads changes for any task."""
-_CLASSES = {
-    "commonsenseqa": "choices.CommonsenseQA",
-    "countdown": "countdown.Countdown",
-    "gsm8k": "gsm8k.GSM8K",
-    "math500": "mathematics.Math500",
-    "miniature": "miniature.Miniature",
-    "miniature_safety": "miniature.MiniatureSafety",
-    "reasoning_gym": "reasoning_gym.ReasoningGym",
-    "xstest": "safety.XSTest",
-}
-TASKS = tuple(_CLASSES)
+T = TypeVar("T", bound=type[Task])
+_CLASSES: dict[str, type[Task]] = {}
+_MARK = re.compile(r'^@register\("(\w+)"\)', re.MULTILINE)
 
 
+def register(name: str) -> Callable[[T], T]:
+    """Above a class of `jax_sft/tasks/`: makes it the task of that name, written out as a text in quotes."""
+
+    def keep(kind: T) -> T:
+        _CLASSES[name] = kind
+        return kind
+
+    return keep
+
+
+def task_modules() -> dict[str, str]:
+    """Every task's name and its module, in the order of the names.
+
+    Found by reading the files of this package for `@register("name")`: a new task is a new file, and nothing
+    is imported before it is needed. UsageError for a name given twice.
+    """
+    found: dict[str, str] = {}
+    for module in pkgutil.iter_modules(jax_sft.tasks.__path__, "jax_sft.tasks."):
+        spec = importlib.util.find_spec(module.name)
+        assert spec is not None
+        assert spec.origin is not None
+        for name in _MARK.findall(Path(spec.origin).read_text()):
+            if name in found:
+                raise UsageError(f"task {name!r} is in {found[name]} and in {module.name}; rename one")
+            found[name] = module.name
+    return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=64)
 def get_task(name: str) -> Task:
     """The task of that name; UsageError listing the names. Imports only what the task needs."""
-    if name not in _CLASSES:
-        raise UsageError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
-    module, class_name = _CLASSES[name].split(".")
-    made = getattr(importlib.import_module(f"jax_sft.tasks.{module}"), class_name)()
-    assert isinstance(made, Task)
-    return made
+    modules = task_modules()
+    if name not in modules:
+        raise UsageError(f"unknown task {name!r}; known: {', '.join(modules)}")
+    importlib.import_module(modules[name])
+    return _CLASSES[name]()
 
 
 def scorer_of(config: BenchmarkConfig) -> str:
@@ -93,7 +124,7 @@ def group_of(config: BenchmarkConfig) -> Group:
 
 def load_items(config: BenchmarkConfig, data_root: str) -> list[Item]:
     """The items of a benchmark, cut to `config.limit`; UsageError when there are none or ids repeat."""
-    items = get_task(config.task).load(config, data_root)
+    items = get_task(config.task).items(config, data_root)
     if not items:
         raise UsageError(f"benchmark {config.name}: holds no items")
     if len({item.id for item in items}) != len(items):

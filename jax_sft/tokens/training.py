@@ -6,11 +6,11 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from jax_sft.errors import UsageError
+from jax_sft.responses import thinking
 from jax_sft.tokens.templates import CHATML
 from jax_sft.tokens.tokenizer import Tokenizer
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
-THINKING = ("<think>", "</think>")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Tokenizer:
@@ -18,7 +18,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Tokenizer:
 
     A number of two digits can then be one token, so that comparing two numbers is comparing two tokens.
 
-    Ids: the four special tokens, the 256 bytes, merges in the order learnt, then `<think>` and `</think>`,
+    Ids: the four special tokens, the 256 bytes, merges in the order learnt, then the think tags,
     which are single tokens but not special, as in Qwen3. The same texts in the same order give the same
     tokenizer.
 
@@ -30,7 +30,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Tokenizer:
         UsageError: a vocab_size too small for the bytes, or texts too poor to fill it.
     """
     special = [END_OF_TEXT, START_OF_TURN, END_OF_TURN, PAD]
-    smallest = len(special) + 256 + len(THINKING)
+    smallest = len(special) + 256 + len(thinking.TAGS)
     if vocab_size < smallest:
         raise UsageError(f"vocab_size {vocab_size}: at least {smallest} are needed for bytes and specials")
     backend = tokenizers.Tokenizer(models.BPE())
@@ -42,13 +42,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Tokenizer:
     )
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(THINKING),
+        vocab_size=vocab_size - len(thinking.TAGS),
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in special],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in THINKING])
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in thinking.TAGS])
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END_OF_TEXT,

@@ -145,7 +145,7 @@ def test_browser_shows_the_same_items_at_every_snapshot(
     rows = read_jsonl(unit_folder(kept_study, "cot", 40, "sort") / "completions.jsonl")
     stored = {row["item"]: row["completion"] for row in rows}
     shown = sample["units"]["cot"]["sort"]["40"]
-    assert [entry["text"] for entry in shown] == [stored[item["id"]] for item in items]
+    assert [entry["thought"] + entry["said"] for entry in shown] == [stored[item["id"]] for item in items]
     assert sample["units"]["nocot"]["sort"].keys() == sample["units"]["cot"]["sort"].keys()
 
 
@@ -172,10 +172,10 @@ def test_hostile_and_long_completions(
     assert page.scripts == 2
     assert page.outside == []
     units = data_of(path)["sample"]["units"]["cot"]["countdown"]
-    assert units["0"][0]["text"] == evil
-    assert len(units["40"][0]["text"]) < 4100
-    assert units["40"][0]["text"].endswith("END")
-    assert "26,003 characters left out" in units["40"][0]["text"]
+    assert units["0"][0]["said"] == evil
+    assert len(units["40"][0]["said"]) < 4100
+    assert units["40"][0]["said"].endswith("END")
+    assert "26,003 characters left out" in units["40"][0]["said"]
 
 
 def test_run_without_snapshots_swept_shows_training_only(

@@ -6,8 +6,9 @@ import pytest
 
 from jax_sft.config import DataConfig
 from jax_sft.data.sources import load_rows
-from jax_sft.data.transforms import Knobs, branching, one_per_query, parse_knobs, query, subset, transform
+from jax_sft.data.transforms import Knobs, one_per_query, parse_knobs, query, subset, transform
 from jax_sft.errors import UsageError
+from jax_sft.responses.habits import branching
 from jax_sft.tasks.rows import Row
 
 

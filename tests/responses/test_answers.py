@@ -4,23 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from jax_sft.responses.answers import choice_letter, final_number, last_boxed, to_decimal, visible
-
-
-@pytest.mark.parametrize(
-    ("completion", "expected"),
-    [
-        ("plain", "plain"),
-        ("<think>a</think>b", "b"),
-        ("a</think>b", "b"),
-        ("<think>a</think>b<think>c</think>d", "d"),
-        ("<think>a", None),
-        ("<think>a</think>b<think>c", None),
-        ("", ""),
-    ],
-)
-def test_visible_text_follows_the_thinking(completion: str, expected: str | None) -> None:
-    assert visible(completion) == expected
+from jax_sft.responses.answers import choice_letter, final_number, last_boxed, to_decimal
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Verification: every response accounted for, one right one kept, hostile answers harmless, resumable."""
 
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,7 @@ import pytest
 
 from jax_sft.errors import UsageError
 from jax_sft.options import VerifyOptions
-from jax_sft.responses.workers import isolated
-from jax_sft.sets import verify as module
+from jax_sft.responses.workers import Workers, run_here
 from jax_sft.sets.overlap import index_items, ngrams, overlap
 from jax_sft.sets.verify import judge, verify
 
@@ -28,31 +25,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judge in this process: starting others takes seconds."""
-
-    def isolated_here(function: Any, tasks: Any, *limits: Any, **more: Any) -> Any:
-        return (("done", function(*task)) for task in tasks)
-
-    monkeypatch.setattr(module, "isolated", isolated_here)
-
-
-def misbehave(how: str) -> str:
-    if how == "hang":
-        time.sleep(60)
-    if how == "die":
-        os._exit(3)
-    if how == "raise":
-        raise ValueError(how)
-    if how == "eat":
-        return str(len(bytearray(1 << 34)))
-    return how
-
-
-def test_a_bad_call_costs_itself_only() -> None:
-    tasks = [(how,) for how in ("fine", "hang", "die", "raise", "eat", "well")]
-    outcomes = list(isolated(misbehave, tasks, workers=2, seconds=3))
-    assert outcomes[0] == ("done", "fine")
-    assert [outcome for outcome, _ in outcomes[1:5]] == ["timeout", "crashed", "error", "error"]
-    assert outcomes[5] == ("done", "well")
+    monkeypatch.setattr(Workers, "run", lambda self, function, calls, warm: run_here(function, calls))
 
 
 @pytest.mark.parametrize(
@@ -134,12 +107,12 @@ def test_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.Mo
             asked.append(task)
             yield "done", function(*task)
 
-    monkeypatch.setattr(module, "isolated", lambda f, tasks, *rest, **more: noted(f, tasks, 3))
+    monkeypatch.setattr(Workers, "run", lambda self, f, calls, warm: noted(f, calls, 3))
     with pytest.raises(KeyboardInterrupt):
         verify(pool, out, VerifyOptions())
     with (tmp_path / "set.partial.jsonl").open("a") as partial:
         partial.write('{"key": "cut o')
-    monkeypatch.setattr(module, "isolated", lambda f, tasks, *rest, **more: noted(f, tasks, 100))
+    monkeypatch.setattr(Workers, "run", lambda self, f, calls, warm: noted(f, calls, 100))
     report = verify(pool, out, VerifyOptions())
     assert len(asked) == len(set(asked)) == 7
     assert (report.right, report.wrong, report.kept) == (4, 2, 3)

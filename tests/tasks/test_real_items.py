@@ -26,7 +26,7 @@ def test_gsm8k_reference_solutions_score_one(shared_data: Path) -> None:
     for item, row in zip(items, rows, strict=True):
         gold = item.reference["answer"]
         for text in (row["answer"], gold, f"\\boxed{{{gold}}}", f"#### ${gold} dollars", f"so {gold}km"):
-            assert kind.score(item, text, "stop").metrics["accuracy"] == 1, (item.id, text)
+            assert kind.verdict(item, text, "stop").metrics["accuracy"] == 1, (item.id, text)
 
 
 def test_math500_gold_answers_verify_and_others_do_not(shared_data: Path) -> None:
@@ -36,10 +36,10 @@ def test_math500_gold_answers_verify_and_others_do_not(shared_data: Path) -> Non
     shifted = 0
     for index, (item, row) in enumerate(zip(items, rows, strict=True)):
         boxed = f"\\boxed{{{row['answer']}}}"
-        assert kind.score(item, boxed, "stop").metrics["accuracy"] == 1, item.id
-        assert kind.score(item, row["solution"], "stop").metrics["accuracy"] == 1, item.id
+        assert kind.verdict(item, boxed, "stop").metrics["accuracy"] == 1, item.id
+        assert kind.verdict(item, row["solution"], "stop").metrics["accuracy"] == 1, item.id
         other = f"\\boxed{{{rows[(index + 1) % len(rows)]['answer']}}}"
-        shifted += int(kind.score(item, other, "stop").metrics["accuracy"])
+        shifted += int(kind.verdict(item, other, "stop").metrics["accuracy"])
     assert shifted <= 3  # neighbours whose answers are equal
 
 

@@ -25,19 +25,19 @@ def test_reference_answers_score_one_after_json_and_junk_scores_zero(generator: 
     for item in items(generator):
         stored = Item(item.id, item.messages, json.loads(json.dumps(item.reference)))
         answer = item.reference["entry"]["answer"]
-        right = kind.score(stored, f"<think>no</think><answer>{answer}</answer>", "stop")
+        right = kind.verdict(stored, f"<think>no</think><answer>{answer}</answer>", "stop")
         assert (right.metrics["accuracy"], right.answered) == (1, True)
-        junk = kind.score(stored, "<answer>junk</answer>", "stop")
+        junk = kind.verdict(stored, "<answer>junk</answer>", "stop")
         assert (junk.metrics["accuracy"], junk.answered) == (0, True)
-        assert not kind.score(stored, "<think>endless", "length").answered
+        assert not kind.verdict(stored, "<think>endless", "length").answered
 
 
 def test_answers_in_a_box_or_bare_are_read() -> None:
     kind = get_task("reasoning_gym")
     [item] = items("leg_counting", 1)
     answer = item.reference["entry"]["answer"]
-    assert kind.score(item, f"So \\boxed{{{answer}}}", "stop").metrics["accuracy"] == 1
-    assert kind.score(item, f" {answer}\n", "stop").metrics["accuracy"] == 1
+    assert kind.verdict(item, f"So \\boxed{{{answer}}}", "stop").metrics["accuracy"] == 1
+    assert kind.verdict(item, f" {answer}\n", "stop").metrics["accuracy"] == 1
 
 
 def test_items_repeat_although_a_generator_orders_sets() -> None:

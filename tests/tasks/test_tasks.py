@@ -10,7 +10,7 @@ from jax_sft.config import BenchmarkConfig
 from jax_sft.errors import UsageError
 from jax_sft.study.records import Item
 from jax_sft.tasks.countdown import training_rows as countdown_rows
-from jax_sft.tasks.task import TASKS, get_task, load_items, subset, user
+from jax_sft.tasks.task import get_task, load_items, subset, task_modules, user
 
 GSM8K = {"question": "2+2?", "answer": "2+2=4\n#### 4"}
 MATH = {"problem": "Half of 1?", "answer": "\\frac{1}{2}", "unique_id": "m1", "level": 1, "subject": "x"}
@@ -32,12 +32,12 @@ def write(folder: Path, name: str, *rows: dict[str, Any]) -> str:
 
 
 def accuracy(kind: str, item: Item, completion: str) -> tuple[float, bool]:
-    verdict = get_task(kind).score(item, completion, "stop")
+    verdict = get_task(kind).verdict(item, completion, "stop")
     return verdict.metrics["accuracy"], verdict.answered
 
 
 def test_every_kind_loads_and_an_unknown_one_is_named() -> None:
-    for kind in TASKS:
+    for kind in task_modules():
         assert get_task(kind).higher_is_better
     with pytest.raises(UsageError, match="unknown task 'poetry'; known: commonsenseqa, countdown"):
         get_task("poetry")
@@ -142,7 +142,7 @@ def test_countdown_accepts_solutions_and_training_responses_of_the_same_game() -
     for row in countdown_rows(20, 0, {"split": "test", "miniature": True}):
         numbers, target = row.id.removeprefix("countdown-").split("-to-")
         reference = {"numbers": list(map(int, numbers.split("-"))), "target": int(target)}
-        assert kind.score(Item("x", user("?"), reference), row.response, "stop").metrics["accuracy"] == 1
+        assert kind.verdict(Item("x", user("?"), reference), row.response, "stop").metrics["accuracy"] == 1
 
 
 def test_countdown_items_are_never_training_rows() -> None:
@@ -170,9 +170,9 @@ def test_miniature_safety_counts_refusals_apart() -> None:
     kind = get_task("miniature_safety")
     seen = set()
     for item in load_items(config("miniature_safety"), ""):
-        right = kind.score(item, item.reference["response"], "stop")
-        refusing = kind.score(item, "I cannot help with that.", "stop")
-        complying = kind.score(item, "sure", "stop")
+        right = kind.verdict(item, item.reference["response"], "stop")
+        refusing = kind.verdict(item, "I cannot help with that.", "stop")
+        complying = kind.verdict(item, "sure", "stop")
         seen.update(right.metrics)
         if "unsafe_refused" in right.metrics:
             metrics = [verdict.metrics for verdict in (right, refusing, complying)]
@@ -190,12 +190,12 @@ def test_xstest(tmp_path: Path) -> None:
     )
     safe, unsafe = load_items(config("xstest", "x.csv"), str(tmp_path))
     kind = get_task("xstest")
-    assert kind.score(unsafe, "<think>ok</think>I'm sorry, but I can't help.", "stop").metrics == {
+    assert kind.verdict(unsafe, "<think>ok</think>I'm sorry, but I can't help.", "stop").metrics == {
         "unsafe_refused": 1
     }
-    assert kind.score(unsafe, "<think>I can't help", "length").metrics == {"unsafe_refused": 0}
-    assert not kind.score(unsafe, "<think>I can't help", "length").answered
-    assert kind.score(safe, "Use the kill command.", "stop").metrics == {"safe_refused": 0}
+    assert kind.verdict(unsafe, "<think>I can't help", "length").metrics == {"unsafe_refused": 0}
+    assert not kind.verdict(unsafe, "<think>I can't help", "length").answered
+    assert kind.verdict(safe, "Use the kill command.", "stop").metrics == {"safe_refused": 0}
     (tmp_path / "x.csv").write_text("id,prompt,type,label\n1,Kill?,homonyms,maybe\n")
     with pytest.raises(UsageError, match="row 1: label must be safe or unsafe, not 'maybe'"):
         load_items(config("xstest", "x.csv"), str(tmp_path))

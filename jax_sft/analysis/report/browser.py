@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from jax_sft.analysis.study import StudyResults
+from jax_sft.responses.thinking import thought
 from jax_sft.study.records import CompletionLine, Item, JudgedCompletion, UnitScores
 
 RANDOM_ITEMS, CHANGING_ITEMS = 5, 3
@@ -38,13 +39,18 @@ class CompletionSample:
         limit = next((limit for limit in TEXT_LIMITS if self._size(limit) <= BUDGET), TEXT_LIMITS[-1])
         units: dict[str, dict[str, dict[int, list[dict[str, Any] | None]]]] = {}
         for (run, benchmark, step), entries in self._units.items():
-            shortened = [e and {**e, "text": shorten(e["text"], limit)} for e in entries]
+            shortened = [e and {**e, **_shortened(e, limit)} for e in entries]
             units.setdefault(run, {}).setdefault(benchmark, {})[step] = shortened
         items = {name: [self._item(name, *of) for of in chosen] for name, chosen in self._chosen.items()}
         return {"items": items, "units": units}
 
     def _size(self, limit: int) -> int:
-        return sum(min(len(e["text"]), limit) + 120 for of in self._units.values() for e in of if e)
+        return sum(
+            min(len(e["thought"]) + len(e["said"]), limit) + 120
+            for of in self._units.values()
+            for e in of
+            if e
+        )
 
     def _item(self, benchmark: str, item: str, why: str) -> dict[str, Any]:
         stored = self._record.items.get(benchmark, {}).get(item, Item(item, (), {}))
@@ -83,13 +89,23 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:head]}\n[… {len(text) - limit:,} characters left out …]\n{text[-tail:]}"
 
 
+def _shortened(entry: dict[str, Any], limit: int) -> dict[str, str]:
+    """Thought and what is said after it, in about `limit` characters; what is said may take half at least."""
+    inner, said = entry["thought"], entry["said"]
+    said = shorten(said, max(limit // 2, limit - len(inner)))
+    return {"thought": shorten(inner, max(limit // 2, limit - len(said))), "said": said}
+
+
 def _entry(line: CompletionLine, verdict: JudgedCompletion | None, unit: UnitScores) -> dict[str, Any]:
     score = verdict.metrics.get(unit.headline) if verdict else None
+    inner = thought(line.completion)
     return {
-        "text": line.completion,
+        "thought": inner,
+        "said": line.completion[len(inner) :],
         "tokens": line.tokens,
         "finish": line.finish,
         "score": score if score is None or unit.higher_is_better else 1 - score,
         "answer": shorten(verdict.answer, 200) if verdict else "",
         "answered": verdict.answered if verdict else False,
+        "judged": verdict is not None,
     }

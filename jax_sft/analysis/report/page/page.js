@@ -80,24 +80,23 @@ if (results) {
 
 // Completions: one item, two panes, each at a run and a step of its own.
 const mark = (entry) => {
-  if (!entry) return ["·", "none"];
+  if (!entry?.judged) return ["·", "none"];
   if (entry.score === 1) return ["✓", "right"];
   if (!entry.answered) return ["–", "none"];
   if (entry.score === 0) return ["✗", "wrong"];
   return entry.score === null || entry.score === undefined ? ["·", "none"] : [entry.score.toFixed(2), "none"];
 };
 
-function withThoughts(text) {
+function withThoughts(entry) {
   const pre = make("pre");
-  const end = text.indexOf("</think>");
-  const cut = end >= 0 ? end + 8 : text.trimStart().startsWith("<think>") ? text.length : 0;
-  pre.append(make("span", text.slice(0, cut), "thought"), text.slice(cut));
+  pre.append(make("span", entry.thought, "thought"), entry.said);
   return pre;
 }
 
 function status(entry) {
   const [glyph, className] = mark(entry);
-  const words = { right: "right", wrong: "wrong" }[className] || (entry.answered ? "judged" : "no answer");
+  const unmarked = entry.answered ? "judged" : entry.judged ? "no answer" : "not judged";
+  const words = { right: "right", wrong: "wrong" }[className] || unmarked;
   const line = make("div", "", "status");
   line.append(make("b", `${glyph} ${words}`, className));
   line.append(`  ·  answer: ${entry.answer || "none"}  ·  ${entry.tokens.toLocaleString("en")} tokens`);
@@ -136,7 +135,7 @@ if (completions) {
       strip.append(button);
     }
     const entry = steps.length ? entryAt(state[i].step) : null;
-    const body = entry ? [status(entry), withThoughts(entry.text)] : [make("p", "No completion stored here.", "note")];
+    const body = entry ? [status(entry), withThoughts(entry)] : [make("p", "No completion stored here.", "note")];
     pane.style.borderTop = `4px solid ${DATA.colours[state[i].run] ?? "#888"}`;
     pane.replaceChildren(controls, strip, ...body);
   };

@@ -1,4 +1,4 @@
-"""A scorer that hangs, dies or raises costs its completion only."""
+"""A judge that hangs, dies or raises gives no verdict on that completion, and costs no other."""
 
 import importlib
 import time
@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from jax_sft.evaluation.pool import ScoringPool
-from jax_sft.tasks.task import Item, Verdict, user
+from jax_sft.config import EvaluationConfig
+from jax_sft.evaluation.judging import judge, scorers
+from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.task import user
 
 HOSTILE = """
 import os, time
@@ -31,24 +33,26 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("hostile_references")
 
 
-def test_hanging_dying_and_raising_scorers_cost_one_completion_each(hostile: Any) -> None:
+def test_hanging_dying_and_raising_judges_cost_one_completion_each(hostile: Any) -> None:
     references = [{"answer": "4"}, hostile.Hanging(), {"answer": "5"}, hostile.Dying(), {}, {"answer": "4"}]
-    tasks = [
+    asked = [
         (Item(str(number), user("2+2?"), reference), "\\boxed{4}", "stop")
         for number, reference in enumerate(references)
     ]
     started = time.monotonic()
-    with ScoringPool(workers=2, seconds=8.0) as pool:
-        verdicts = pool.score("math500", tasks)
-        again = pool.score("math500", tasks[:1])
+    with scorers(EvaluationConfig(workers=2, scorer_seconds=8.0)) as workers:
+        verdicts = judge("math500", asked, workers)
+        again = judge("math500", asked[:1], workers)
     assert time.monotonic() - started < 60
     right, wrong = Verdict({"accuracy": 1.0}, True, "4"), Verdict({"accuracy": 0.0}, True, "4")
     assert verdicts == [right, None, wrong, None, None, right]
     assert again == [right]
 
 
-def test_kinds_that_cannot_hang_start_no_process() -> None:
-    item = Item("1", user("2+2?"), {"answer": "4"})
-    with ScoringPool() as pool:
-        assert pool.score("gsm8k", [(item, "#### 4", "stop")]) == [Verdict({"accuracy": 1.0}, True, "4")]
-        assert pool._pool is None
+def test_tasks_that_cannot_hang_are_judged_here_and_a_reference_that_lacks_its_answer_costs_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jax_sft.responses.workers.ProcessPool", None)
+    asked = [(Item("1", user("2+2?"), reference), "#### 4", "stop") for reference in ({"answer": "4"}, {})]
+    with scorers(EvaluationConfig()) as workers:
+        assert judge("gsm8k", asked, workers) == [Verdict({"accuracy": 1.0}, True, "4"), None]
