@@ -188,6 +188,8 @@ class Run:
     name: str = "run"
     init: str = "random"
     """Start weights: `random`, `smollm2`, `run:NAME` (the last snapshot), `run:NAME@STEP`, a model folder."""
+    init_ignore: tuple[str, ...] = ()
+    """Fields of the start weights' config.json to pass over, where the model computes the same without."""
     epochs: float = 1.0
     """Passes over the data."""
     seed: int = 0

@@ -88,12 +88,12 @@ def _base_params(study: Study, run: Run, mesh: Mesh) -> Params:
         return make(jax.random.key(run.seed))
     if start := parse_init(run.init):
         return _params_of_run(study, run, start, target)
-    changed = differences(asdict(run.model), asdict(pretrained_config(run.init)))
+    changed = differences(asdict(run.model), asdict(pretrained_config(run.init, run.init_ignore)))
     if changed:
         raise UsageError(
             f"run {run.name}: model does not fit the weights of {run.init}: {'; '.join(changed)}"
         )
-    return load_pretrained(run.init, target)[1]
+    return load_pretrained(run.init, target, run.init_ignore)[1]
 
 
 def _params_of_run(study: Study, run: Run, start: StartRun, target: Params) -> Params:

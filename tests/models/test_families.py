@@ -146,6 +146,62 @@ def test_an_unsupported_field_is_named(family: str, change: dict[str, Any], name
         model_config_from_huggingface(raw, "here/config.json")
 
 
+def test_fields_that_change_nothing_are_read_over() -> None:
+    published = {
+        "llama": {
+            "_attn_implementation_autoset": True,
+            "attention_bias": False,
+            "chunk_size_feed_forward": 0,
+            "gradient_checkpointing": False,
+            "hidden_act": "swish",
+            "is_llama_config": True,
+            "mlp_bias": False,
+            "output_attentions": False,
+            "partial_rotary_factor": 1.0,
+            "pretraining_tp": 2,
+            "pruned_heads": {},
+            "rope_interleaved": False,
+            "sliding_window": 4096,
+            "some_new_switch": False,
+            "some_new_list": [],
+            "temperature": 0.6,
+            "transformers.js_config": {"dtype": "q4"},
+            "unsloth_fixed": True,
+            "use_sliding_window": False,
+        },
+        "qwen2": {"max_window_layers": 21, "sliding_window": 4096, "use_mrope": False, "torchscript": True},
+        "qwen3": {"layer_types": ["full_attention"] * 3, "max_window_layers": 36, "sliding_window": None},
+        "internlm2": {"auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"}, "bias": False},
+    }
+    for family, fields in published.items():
+        raw = random_config(list(FAMILIES).index(family))
+        assert model_config_from_huggingface(raw | fields) == model_config_from_huggingface(raw)
+
+
+def test_a_neutral_field_beside_the_scaling_is_read_over() -> None:
+    raw = random_config(0) | {"rope_scaling": None}
+    theta = raw.pop("rope_theta")
+    rope = {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": 1.0, "mrope_section": None}
+    plain = model_config_from_huggingface(raw | {"rope_theta": theta})
+    assert model_config_from_huggingface(raw | {"rope_parameters": rope}) == plain
+    with pytest.raises(UsageError, match=r"rope_parameters\.partial_rotary_factor is not supported"):
+        model_config_from_huggingface(raw | {"rope_parameters": rope | {"partial_rotary_factor": 0.5}})
+
+
+def test_what_is_named_can_be_ignored() -> None:
+    raw = random_config(0) | {"rope_scaling": {"type": "yarn", "factor": 8.0}}
+    family = family_of_huggingface(raw)
+    odd = raw | {"attention_dropout": 0.1, "use_mup": True}
+    odd["rope_scaling"] = {"type": "yarn", "factor": 8.0, "finetuned": True}
+    remedies = "attention_dropout", "use_mup", r"rope_scaling\.finetuned"
+    for known, remedy in enumerate(remedies):
+        ignored = [name.replace("\\", "") for name in (*remedies[:known], *remedies[known + 1 :])]
+        with pytest.raises(UsageError, match=f"here: {remedy}.* read on with --init-ignore {remedy}"):
+            family.read_config(odd, "here", ignored)
+    whole = family.read_config(odd, "here", ("attention_dropout", "use_mup", "rope_scaling.finetuned"))
+    assert whole == family.read_config(raw)
+
+
 def test_a_family_is_named_or_refused() -> None:
     with pytest.raises(UsageError, match="no family 'mixtral'"):
         family_of(ModelConfig(), "mixtral")

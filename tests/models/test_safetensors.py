@@ -187,6 +187,30 @@ def test_an_index_that_names_a_missing_shard(tmp_path: Path) -> None:
         SafetensorsFolder(tmp_path)
 
 
+def test_a_whole_file_counts_before_an_old_index(tmp_path: Path) -> None:
+    old = {"a": np.zeros((8, 8), np.float32), "b": np.zeros((8, 8), np.float32)}
+    write_shards(tmp_path, {n: t.shape for n, t in old.items()}, old.__getitem__, np.float32, 256)
+    new = {"a": np.ones((4, 4), np.float32)}
+    write_shards(tmp_path, {n: t.shape for n, t in new.items()}, new.__getitem__, np.float32)
+    folder = SafetensorsFolder(tmp_path)
+    assert folder.shapes() == {"a": (4, 4)}
+    np.testing.assert_array_equal(folder.read("a"), new["a"])
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "\xff"])
+def test_a_damaged_index_is_one_clear_error(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_bytes(index.encode("latin-1"))
+    with pytest.raises(JaxSftError, match=r"index\.json: (has no weight_map|not JSON)"):
+        SafetensorsFolder(tmp_path)
+
+
+@pytest.mark.parametrize("header", [b"[1]", b'{"a": 1}', b'{"a": {"dtype": "F32", "shape": [1]}}'])
+def test_a_header_of_another_form_is_one_clear_error(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(JaxSftError, match=r"model\.safetensors: header .* download the file again"):
+        SafetensorsFolder(tmp_path)
+
+
 def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
     write_model(tmp_path, random_config(0))
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")

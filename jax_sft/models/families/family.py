@@ -1,7 +1,7 @@
 """What a family of models is: names for its weights, fields of its config.json, presets of its sizes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from jax_sft.config import ModelConfig
 from jax_sft.errors import UsageError
 from jax_sft.models.families.rope_fields import read_rope, typed, write_rope
+from jax_sft.models.families.unsupported import REMEDY, unsupported
 
 Path = tuple[str, ...]
 """Keys into the parameter tree, for example ("layers", "attention", "q", "kernel")."""
@@ -122,37 +123,7 @@ def _sizes(config: ModelConfig, axes: str) -> tuple[int, ...]:
     return tuple(size[axis] for axis in axes)
 
 
-# Fields of config.json that say nothing about the forward pass of a language model.
-_HARMLESS = frozenset(
-    {
-        "_name_or_path",
-        "attn_implementation",
-        "auto_map",
-        "bos_token_id",
-        "dtype",
-        "eos_token_id",
-        "initializer_range",
-        "is_llama_config",
-        "keys_to_ignore_at_inference",
-        "model_type",
-        "pad_token_id",
-        "problem_type",
-        "torch_dtype",
-        "transformers.js_config",
-        "transformers_version",
-        "use_cache",
-    }
-)
 _READ_APART = ("architectures", "id2label", "label2id", "num_labels")
-# Fields with the only values that change nothing; None always passes.
-_OFF: dict[str, tuple[Any, ...]] = {
-    "attention_dropout": (0, 0.0),
-    "hidden_act": ("silu",),
-    "mlp_bias": (False,),
-    "pretraining_tp": (1,),
-    "rope_interleaved": (False,),
-    "tie_encoder_decoder": (False,),
-}
 _FIELDS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -188,10 +159,8 @@ class Family:
     """Fields of ModelConfig that are the same in every model of the family."""
     needed: tuple[str, ...] = ()
     """Fields of config.json without a default that the families share."""
-    off: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Further fields of config.json, each with the values under which it changes nothing."""
     harmless: tuple[str, ...] = ()
-    """Further fields of config.json that say nothing while those in `off` are off."""
+    """Fields of config.json that say nothing while a switch is off, which is off where it is not named."""
     presets: Mapping[str, ModelConfig] = field(default_factory=dict)
     """Published sizes by name."""
 
@@ -203,14 +172,17 @@ class Family:
         absent = "head/kernel" if config.tie_embeddings else None
         return tuple(weight for weight in self.weights if weight.path != absent)
 
-    def read_config(self, raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
-        """ModelConfig of a config.json.
+    def read_config(
+        self, raw: Mapping[str, Any], where: str = "config.json", ignore: Sequence[str] = ()
+    ) -> ModelConfig:
+        """ModelConfig of a config.json, as if it had none of the fields in `ignore` (`rope_scaling.mscale`).
 
         Raises:
             UsageError: a field is missing, malformed, or asks for something the decoder does not do.
         """
+        raw = {name: value for name, value in raw.items() if name not in ignore}
         head = self._read_head(raw, where)
-        rope, raw = read_rope(raw, where)
+        rope, raw = read_rope(raw, where, ignore)
         self._refuse_unsupported(raw, where)
         missing = [name for name in (*_NEEDED, *self.needed) if raw.get(name) is None]
         if missing:
@@ -258,12 +230,5 @@ class Family:
         return "score"
 
     def _refuse_unsupported(self, raw: Mapping[str, Any], where: str) -> None:
-        off = {**_OFF, **self.off}
-        for name, value in raw.items():
-            if value is None or name in {*_HARMLESS, *self.harmless, *_FIELDS, *_READ_APART}:
-                continue
-            if name not in off:
-                raise UsageError(f"{where}: {name} ({value!r}) is not supported for {self.model_type}")
-            if any(entry not in off[name] for entry in (value if isinstance(value, list) else [value])):
-                allowed = " or ".join(map(repr, off[name])) or "null"
-                raise UsageError(f"{where}: {name} is {value!r}; only {allowed} is supported")
+        for name, problem in unsupported(raw, {*self.harmless, *_FIELDS, *_READ_APART}):
+            raise UsageError(f"{where}: {name} {problem}{REMEDY.format(name)}")

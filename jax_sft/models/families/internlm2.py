@@ -44,7 +44,6 @@ FAMILY = Family(
     architecture="InternLM2ForCausalLM",
     weights=WEIGHTS,
     needed=("num_key_value_heads",),
-    off={"bias": (False,)},
     presets={
         "internlm2_5-7b": _internlm25((4096, 32, 32, 14336), 1e6),
         "internlm2_5-20b": _internlm25((6144, 48, 48, 16384), 5e7),

@@ -50,7 +50,6 @@ FAMILY = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
     weights=WEIGHTS,
-    off={"attention_bias": (False,)},
     presets={
         "llama2-7b": _llama((4096, 32, 32, 32, 11008), 32_000, 1e4, 4096),
         "llama2-13b": _llama((5120, 40, 40, 40, 13824), 32_000, 1e4, 4096),

@@ -38,7 +38,6 @@ FAMILY = Family(
     weights=WEIGHTS,
     switches={"qkv_bias": True},
     needed=("num_key_value_heads",),
-    off={"use_sliding_window": (False,), "layer_types": ("full_attention",)},
     harmless=("sliding_window", "max_window_layers"),
     presets={
         "qwen2.5-0.5b": _qwen25((896, 24, 14, 2, 4864), 1e-6, tied=True),

@@ -35,7 +35,6 @@ FAMILY = Family(
     weights=WEIGHTS,
     switches={"qk_norm": True},
     needed=("num_key_value_heads", "head_dim"),
-    off={"attention_bias": (False,), "use_sliding_window": (False,), "layer_types": ("full_attention",)},
     harmless=("sliding_window", "max_window_layers"),
     presets={
         "qwen3-0.6b": _qwen3(1024, 28, 16, 3072, tied=True),

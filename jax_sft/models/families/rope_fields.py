@@ -1,11 +1,12 @@
 """Rotary positions in config.json: the base and its scaling, as old and new files spell them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax_sft.config import ModelConfig, RopeScaling
 from jax_sft.errors import UsageError
+from jax_sft.models.families.unsupported import REMEDY, asks_for_nothing
 
 _FIELDS = {
     "factor": "factor",
@@ -29,12 +30,16 @@ _OPTIONAL = {
     "yarn": ("original_max_position_embeddings", "beta_fast", "beta_slow", "truncate", "attention_factor"),
 }
 _GROUPS = ("rope_parameters", "rope_scaling")
+_APART = {"rope_type", "type", "rope_theta"}
 
 
-def read_rope(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_rope(
+    raw: Mapping[str, Any], where: str, ignore: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """`rope_theta` and `rope_scaling` of ModelConfig, as far as the file says them, and the other fields.
 
-    Older files have `rope_theta` and `rope_scaling`, newer ones keep both under `rope_parameters`.
+    Older files have `rope_theta` and `rope_scaling`, newer ones keep both under `rope_parameters`. Fields in
+    `ignore`, such as `rope_scaling.mscale`, are passed over.
 
     Raises:
         UsageError: an unknown kind of scaling, or a field that is missing, unknown or malformed.
@@ -49,6 +54,7 @@ def read_rope(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[
             continue
         if not isinstance(rope, Mapping):
             raise UsageError(f"{where}: {group} is {rope!r}; expected an object")
+        rope = {name: value for name, value in rope.items() if f"{group}.{name}" not in ignore}
         if rope.get("rope_theta") is not None:
             found["rope_theta"] = typed(f"{group}.rope_theta", rope["rope_theta"], float, where)
         found["rope_scaling"] = _read_scaling(group, rope, where)
@@ -83,12 +89,14 @@ def _read_scaling(group: str, rope: Mapping[str, Any], where: str) -> RopeScalin
         known = ", ".join(_NEEDED)
         raise UsageError(f"{where}: {group} of type {kind!r} is not supported; known: {known}")
     needed, optional = _NEEDED[kind], _OPTIONAL.get(kind, ())
-    given = {name for name, value in rope.items() if value is not None} - {"rope_type", "type", "rope_theta"}
+    given = {name for name, value in rope.items() if value is not None} - _APART
+    given -= {name for name in given if name not in needed + optional and asks_for_nothing(name, rope[name])}
     missing, unknown = set(needed) - given, given - {*needed, *optional}
     if missing:
         raise UsageError(f"{where}: {group}.{min(missing)} is missing, which {kind!r} needs")
     if unknown:
-        raise UsageError(f"{where}: {group}.{min(unknown)} is not supported for type {kind!r}")
+        name = f"{group}.{min(unknown)}"
+        raise UsageError(f"{where}: {name} is not supported for type {kind!r}{REMEDY.format(name)}")
     kinds = {field.name: type(field.default) for field in dataclasses.fields(RopeScaling)}
     values = {
         _FIELDS[name]: typed(f"{group}.{name}", rope[name], kinds[_FIELDS[name]], where) for name in given

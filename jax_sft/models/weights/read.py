@@ -1,6 +1,6 @@
 """Pretrained weights into the parameter tree, from Hugging Face folders and the packaged SmolLM2."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from etils import epath
 
 from jax_sft import files
 from jax_sft.config import ModelConfig
-from jax_sft.errors import JaxSftError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.hub import CONFIG, WEIGHTS, local_folder
 from jax_sft.models.families import Family, Weight, family_of_huggingface
 from jax_sft.models.weights.gguf import smollm2_config, smollm2_source
@@ -21,8 +21,10 @@ Params = dict[str, Any]
 _LISTED = 5
 
 
-def pretrained_config(spec: str) -> ModelConfig:
+def pretrained_config(spec: str, ignore: Sequence[str] = ()) -> ModelConfig:
     """The configuration of pretrained weights: `smollm2`, a folder with config.json, or a hub id.
+
+    Fields of config.json that are in `ignore` are passed over.
 
     Raises:
         UsageError: no such folder or model, or one that the decoder cannot be.
@@ -30,16 +32,19 @@ def pretrained_config(spec: str) -> ModelConfig:
     """
     if spec == "smollm2":
         return smollm2_config()
-    return _read_folder_config(local_folder(spec, CONFIG))[1]
+    return _read_folder_config(local_folder(spec, CONFIG), ignore)[1]
 
 
-def load_pretrained(spec: str, target: Params | None = None) -> tuple[ModelConfig, Params]:
+def load_pretrained(
+    spec: str, target: Params | None = None, ignore: Sequence[str] = ()
+) -> tuple[ModelConfig, Params]:
     """Weights of `smollm2` or a Hugging Face folder (safetensors; one file or shards; fp32, fp16 or bf16).
 
     Args:
         spec: `smollm2`, a folder (local or gs://), or a hub id such as `Qwen/Qwen3-8B-Base`.
         target: a tree of `jax.ShapeDtypeStruct` with shardings. Each process then reads only the bytes of
             its own shards. Without it the result is numpy float32 on the host.
+        ignore: fields of config.json that are passed over.
 
     Returns:
         The model's configuration, and its parameters stacked over layers.
@@ -55,7 +60,7 @@ def load_pretrained(spec: str, target: Params | None = None) -> tuple[ModelConfi
         family = family_of_huggingface({"model_type": "llama"})
     else:
         folder = local_folder(spec, WEIGHTS)
-        family, config = _read_folder_config(folder)
+        family, config = _read_folder_config(folder, ignore)
         source = SafetensorsFolder(folder)
     check_tensors(family, config, source.shapes(), spec)
     params: Params = {}
@@ -94,11 +99,13 @@ def check_tensors(
         raise JaxSftError(f"{where}: the weights do not fit config.json; {'; '.join(faults)}")
 
 
-def _read_folder_config(folder: epath.Path) -> tuple[Family, ModelConfig]:
+def _read_folder_config(folder: epath.Path, ignore: Sequence[str]) -> tuple[Family, ModelConfig]:
     path = folder / "config.json"
     raw = files.read_json(path)
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: expected an object, found {type(raw).__name__}")
     family = family_of_huggingface(raw, str(path))
-    return family, family.read_config(raw, str(path))
+    return family, family.read_config(raw, str(path), ignore)
 
 
 def _load(weight: Weight, config: ModelConfig, source: TensorSource, leaf: Any) -> Any:

@@ -56,7 +56,7 @@ class SafetensorsFolder:
     """The tensors of a Hugging Face folder, from one file or from shards with an index."""
 
     def __init__(self, folder: epath.PathLike) -> None:
-        """Read all headers.
+        """Read all headers. A whole file counts before an index and its shards, as in transformers.
 
         Raises:
             UsageError: no safetensors there.
@@ -64,10 +64,10 @@ class SafetensorsFolder:
         """
         self.folder = epath.Path(folder)
         self._entries: dict[str, _Entry] = {}
-        if (self.folder / INDEX).exists():
-            self._read_shards()
-        elif (self.folder / SINGLE).exists():
+        if (self.folder / SINGLE).exists():
             self._entries = read_header(self.folder / SINGLE)
+        elif (self.folder / INDEX).exists():
+            self._read_shards()
         else:
             raise UsageError(_nothing_there(self.folder))
 
@@ -89,8 +89,9 @@ class SafetensorsFolder:
 
     def _read_shards(self) -> None:
         index = self.folder / INDEX
-        weight_map = files.read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
+        content = files.read_json(index)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise JaxSftError(f"{index}: has no weight_map; the index is damaged, download it again")
         headers: dict[str, dict[str, _Entry]] = {}
         for name, shard in weight_map.items():
@@ -116,6 +117,8 @@ def read_header(file: epath.PathLike) -> dict[str, _Entry]:
             header = json.loads(stream.read(length))
         except ValueError as error:
             raise JaxSftError(f"{path}: header is not JSON ({error}); download the file again") from None
+    if not isinstance(header, dict):
+        raise JaxSftError(f"{path}: header is no JSON object; download the file again")
     header.pop("__metadata__", None)
     entries = {name: _entry(path, name, described, 8 + length) for name, described in header.items()}
     needed = max((described["data_offsets"][1] for described in header.values()), default=0) + 8 + length
