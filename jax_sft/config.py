@@ -205,6 +205,7 @@ class Run:
     optimizer_memory: OptimizerMemory = "device"
     """Where Adam's moments lie between updates; `host` frees device memory for two copies a step."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Left out of a run that starts from weights, it is the model of these."""
     tokens: TokensConfig = field(default_factory=TokensConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -1,12 +1,15 @@
 """Flags that several verbs share, and what they choose of a study."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-from jax_sft.config import Study, replace
+from jax_sft.cli.parse import parse_run_flags
+from jax_sft.config import ModelConfig, Run, Study, replace
 from jax_sft.errors import UsageError
+from jax_sft.study.check import validate
 from jax_sft.study.load import load_study
 
 ROOT_HELP = "Write below this folder (local or gs://) instead of the study's own root."
@@ -54,6 +57,31 @@ def chosen_units(study: Study, flags: UnitFlags) -> tuple[list[str], list[int] |
     """Runs, steps and benchmarks as the evaluation expects them; None means all."""
     benchmarks = _among(flags.benchmarks, [benchmark.name for benchmark in study.benchmarks], "--benchmarks")
     return chosen_runs(study, flags.runs), numbers(flags.steps, "--steps") or None, benchmarks or None
+
+
+def with_run_flags(
+    study: Study, names: Collection[str], args: Sequence[str], also: Sequence[str]
+) -> tuple[Study, list[Run]]:
+    """The study, checked, with the flags in `args` applied to the named runs, and these runs.
+
+    `also` names flags that others have read.
+    """
+    if not any(arg.partition("=")[0] == "--init" for arg in args):
+        study = with_models(study, names)  # so that `--model.…` changes the model of the start weights
+    runs = tuple(parse_run_flags(run, args, also) if run.name in names else run for run in study.runs)
+    chosen = [place for place, run in enumerate(study.runs) if run.name in names]
+    study = replace(study, runs=runs)
+    study = validate(with_models(study, [runs[place].name for place in chosen]))
+    return study, [study.runs[place] for place in chosen]
+
+
+def with_models(study: Study, names: Collection[str]) -> Study:
+    """The study with the models that the named runs leave to their start weights."""
+    if all(run.init == "random" or run.model != ModelConfig() for run in study.runs):
+        return study
+    from jax_sft.models.weights import read  # late, because it brings jax
+
+    return read.with_models(study, names)
 
 
 def _among(text: str, known: list[str], flag: str) -> list[str]:

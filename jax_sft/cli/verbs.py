@@ -16,14 +16,18 @@ from jax_sft.cli.data import (
     data_prepare,
     data_verify,
 )
-from jax_sft.cli.flags import PlaceFlags, RunsFlags, UnitFlags, chosen_runs, chosen_units, number, open_study
-from jax_sft.cli.parse import (
-    flag_names,
-    parse_evaluation_flags,
-    parse_flags,
-    parse_known_flags,
-    parse_run_flags,
+from jax_sft.cli.flags import (
+    PlaceFlags,
+    RunsFlags,
+    UnitFlags,
+    chosen_runs,
+    chosen_units,
+    number,
+    open_study,
+    with_models,
+    with_run_flags,
 )
+from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, parse_known_flags
 from jax_sft.config import EvaluationConfig, Run, replace
 from jax_sft.options import BuildOptions, PlanOptions
 from jax_sft.study.check import validate
@@ -73,9 +77,7 @@ def plan(words: list[str], args: list[str]) -> None:
     """
     flags, rest = parse_known_flags(PlanFlags, args)
     study = open_study(words[0], flags)
-    chosen = [study.run(name) for name in chosen_runs(study, flags.runs)]
-    runs = [parse_run_flags(run, rest, flag_names(PlanFlags)) for run in chosen]
-    validate(replace(study, runs=tuple({run.name: run for run in (*study.runs, *runs)}.values())))
+    study, runs = with_run_flags(study, chosen_runs(study, flags.runs), rest, flag_names(PlanFlags))
     import jax
 
     from jax_sft.planning import plan as planning
@@ -92,16 +94,12 @@ def train(words: list[str], args: list[str]) -> None:
     """
     flags, rest = parse_known_flags(RunsFlags, args)
     study = open_study(words[0], flags)
-    chosen = chosen_runs(study, flags.runs)
-    also = flag_names(RunsFlags)
-    runs = [parse_run_flags(run, rest, also) if run.name in chosen else run for run in study.runs]
-    picked = [changed for changed, run in zip(runs, study.runs, strict=True) if run.name in chosen]
-    study = validate(replace(study, runs=tuple(runs)))
+    study, runs = with_run_flags(study, chosen_runs(study, flags.runs), rest, flag_names(RunsFlags))
     from jax_sft.machine import join_processes
     from jax_sft.training import loop
 
     join_processes()
-    for run in picked:
+    for run in runs:
         loop.train(study, run)
 
 
@@ -114,6 +112,7 @@ def sweep(words: list[str], args: list[str]) -> None:
     study = open_study(words[0], flags)
     evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(UnitFlags))
     study = validate(replace(study, evaluation=evaluation))
+    study = with_models(study, chosen_runs(study, flags.runs))
     from jax_sft.evaluation import sweep as sweeping
 
     sweeping.sweep(study, *chosen_units(study, flags))

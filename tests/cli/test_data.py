@@ -41,7 +41,7 @@ def test_describe_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     page = tmp_path / "data.html"
     assert main(["data", "describe", STUDY, "--runs", "cot", "--page", str(page)]) == 0
     assert "2,400" in capsys.readouterr().out
-    assert page.read_text().startswith("<!doctype html>")
+    assert page.read_text().startswith("<!DOCTYPE html>")
 
 
 def test_prepare_says_how_rows_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from jax_sft.cli.main import main
-from jax_sft.config import BenchmarkConfig, Run, Study
+from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study, replace
 from jax_sft.errors import JaxSftError
 from jax_sft.files import write_json
+from jax_sft.models.families import model_config_from_huggingface
 from jax_sft.study.document import run_to_json, study_to_json
+from tests.random_models import random_config, write_model
 
 pytestmark = pytest.mark.short
 
@@ -74,6 +76,35 @@ def test_sweep_score_and_report_pass_on_what_was_chosen(study: str, calls: list[
     assert sweep_units == [["base", "cot"], [0, 10], ["game"]]
     assert score_units == [["base"], None, None]
     assert reported.root == "there"
+
+
+def test_a_model_left_out_is_that_of_the_start_weights(calls: list[Any], tmp_path: Path) -> None:
+    weights, other = (str(write_model(tmp_path / str(number), random_config(number))) for number in (0, 4))
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from jax_sft.config import *\n"
+        f"FIRST = Run(name='first', init={weights!r}, data=DataConfig(rows=64))\n"
+        "SECOND = Run(name='second', init='run:first')\n"
+        "THIRD = Run(name='third', model=ModelConfig(head_dim=8))\n"
+        "def study(): return Study(name='own', runs=(FIRST, SECOND, THIRD))\n"
+    )
+    of_weights, of_other = (model_config_from_huggingface(random_config(number)) for number in (0, 4))
+    assert main(["train", str(file), "--runs", "second", "--seed", "1"]) == 0
+    assert main(["train", str(file), "--runs", "first", "--model.max-positions", "99"]) == 0
+    assert main(["train", str(file), "--runs", "first", "--init", other]) == 0
+    assert [run.model for _, _, run in calls] == [
+        of_weights,
+        replace(of_weights, max_positions=99),
+        of_other,
+    ]
+    assert [run.model for run in calls[0][1].runs] == [of_weights, of_weights, ModelConfig(head_dim=8)]
+    assert main(["sweep", str(file), "--runs", "first"]) == 0
+    assert calls[-1][1].run("first").model == of_weights
+    # What needs no model does not ask for it.
+    (tmp_path / "0" / "config.json").unlink()
+    assert main(["report", str(file)]) == 0
+    assert main(["train", str(file), "--runs", "third"]) == 0
+    assert main(["train", str(file), "--runs", "second"]) == 2
 
 
 def test_quickstart_trains_sweeps_and_reports_in_this_order(calls: list[Any], tmp_path: Path) -> None:

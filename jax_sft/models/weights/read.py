@@ -1,6 +1,6 @@
 """Pretrained weights into the parameter tree, from Hugging Face folders and the packaged SmolLM2."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from jax_sft import files
-from jax_sft.config import ModelConfig
+from jax_sft.config import ModelConfig, Study, parse_init, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.hub import CONFIG, WEIGHTS, local_folder
 from jax_sft.models.families import Family, Weight, family_of_huggingface
@@ -33,6 +33,25 @@ def pretrained_config(spec: str, ignore: Sequence[str] = ()) -> ModelConfig:
     if spec == "smollm2":
         return smollm2_config()
     return _read_folder_config(local_folder(spec, CONFIG), ignore)[1]
+
+
+def with_models(study: Study, names: Collection[str]) -> Study:
+    """The study with the models that the named runs leave to their start weights, read from these.
+
+    A run that starts from pretrained weights or another run and says nothing of its model, which is then
+    the default one, has the model of what it starts from. UsageError or JaxSftError as `pretrained_config`.
+    """
+    models: dict[str, ModelConfig] = {}
+    wanted = set(names)
+    for run in reversed(study.runs):  # a run stands after the one that it starts from
+        if run.name in wanted and (start := parse_init(run.init)):
+            wanted.add(start.run)
+    for run in study.runs:
+        models[run.name] = run.model
+        if run.name in wanted and run.init != "random" and run.model == ModelConfig():
+            start = parse_init(run.init)
+            models[run.name] = models[start.run] if start else pretrained_config(run.init, run.init_ignore)
+    return replace(study, runs=tuple(replace(run, model=models[run.name]) for run in study.runs))
 
 
 def load_pretrained(
