@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from jax_sft.config import DataConfig
-from jax_sft.data.batches import BatchPlan, iterate
+from jax_sft.data.batches import Batches, iterate
 from jax_sft.data.prepared import PreparedRows, write_prepared
 from jax_sft.data.rows import RowSet, TokenisedRows
 from jax_sft.files import read_json
@@ -63,16 +63,16 @@ def resident() -> int:
 
 def line(name: str, rows: RowSet, config: DataConfig, steps: int) -> str:
     """One line: tokens per second and how memory grew."""
-    plan = BatchPlan(rows, config, 0, steps * config.batch_size / len(rows))
+    batches = Batches(rows, config, 0, steps * config.batch_size / len(rows))
     tokens, early, start = 0, 0, time.perf_counter()
-    for batch in iterate(plan):
-        tokens += batch.tokens
-        if batch.step == plan.total_steps // 10:
+    for batch in iterate(batches):
+        tokens += batch.token_count
+        if batch.step == batches.total_steps // 10:
             early = resident()
     seconds = time.perf_counter() - start
     return (
-        f"{name:22s} {plan.total_steps:6d} steps  {tokens / seconds:12,.0f} tokens/s  "
-        f"{1000 * seconds / plan.total_steps:6.1f} ms a step  grown {(resident() - early) / 1e6:+.1f} MB"
+        f"{name:22s} {batches.total_steps:6d} steps  {tokens / seconds:12,.0f} tokens/s  "
+        f"{1000 * seconds / batches.total_steps:6.1f} ms a step  grown {(resident() - early) / 1e6:+.1f} MB"
     )
 
 

@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 from jax_sft.config import DataConfig
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.data.rows import TokenisedRows
 
 LONGEST, ROW_LENGTH, ORIGINAL_LENGTH, BATCH = 16_384, 20_480, 20_000, 256
@@ -40,14 +40,14 @@ def line(rows: TokenisedRows, shards: int, sequence: int, lengths: tuple[int, ..
     config = DataConfig(
         batch_size=BATCH, row_length=ROW_LENGTH, row_lengths=lengths, rows_per_micro_batch=shards
     )
-    plan = BatchPlan(rows, config, seed=0, epochs=1)
-    report = plan.packing
+    batches = Batches(rows, config, seed=0, epochs=1)
+    report = batches.packing
     squares_SB = rows.lengths_E.reshape(-1, BATCH).astype(np.float64) ** 2
     bound = (squares_SB.max(axis=1) / (squares_SB.sum(axis=1) / shards)).mean() - 1
     saved = report.saved_against_row_length * ORIGINAL_LENGTH / ROW_LENGTH
     start = time.perf_counter()
-    for step in range(4):
-        plan.batch(step)
+    for step in range(1, 5):
+        batches.batch(step)
     seconds = (time.perf_counter() - start) / 4
     shown = " ".join(str(length) for length in report.row_lengths)
     return (
@@ -71,12 +71,12 @@ def main() -> None:
     )
     print("data x seq.  row lengths                    full  uneven  no better  saved s a batch")
     for shards, sequence in ((8, 1), (64, 1), (32, 2), (16, 4)):
-        plan = BatchPlan(
+        batches = Batches(
             rows, DataConfig(batch_size=BATCH, row_length=ROW_LENGTH, rows_per_micro_batch=shards), 0, 1
         )
         # Rows half as long again as the longest leave room to even out the shard that holds that one.
         candidates = range(LONGEST * 3 // 2 * sequence, LONGEST * 5 // 2 * sequence + 1, 512 * sequence)
-        for lengths in ((ROW_LENGTH,), plan.fitted_row_lengths(4, candidates)[0]):
+        for lengths in ((ROW_LENGTH,), batches.fitted_row_lengths(4, candidates)[0]):
             print(line(rows, shards, sequence, lengths), flush=True)
 
 

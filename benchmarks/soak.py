@@ -19,7 +19,7 @@ from etils import epath
 
 from jax_sft.checkpoints.store import Store, snapshot_store, to_snapshot
 from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run, Study
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.data.rows import TokenisedRows
 from jax_sft.machine import limit_arenas
 from jax_sft.models.size import model_size
@@ -67,7 +67,7 @@ class Training:
         with jax.set_mesh(mesh):
             self.state = start_state(Study("soak", (RUN,)), RUN, mesh)
             self._step = compile_step(RUN, mesh, count)
-            self._batch = place_batch(BatchPlan(random_rows(), DATA, 0, 1).batch(0), mesh)
+            self._batch = place_batch(Batches(random_rows(), DATA, 0, 1).batch(1), mesh)
         self.steps(1)
 
     def steps(self, count: int) -> float:

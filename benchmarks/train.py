@@ -48,7 +48,7 @@ def ours(kind: str) -> float:
     import jax
 
     from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run, Study
-    from jax_sft.data.batches import BatchPlan
+    from jax_sft.data.batches import Batches
     from jax_sft.data.rows import TokenisedRows
     from jax_sft.sharding import make_mesh
     from jax_sft.training.placement import place_batch
@@ -65,13 +65,13 @@ def ours(kind: str) -> float:
     model = ModelConfig(**SHAPE, qk_norm=True, tie_embeddings=False, rope_theta=1e6)
     run = Run(model=model, data=data, compute_dtype="float32")
     mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
-    plan = BatchPlan(held, data, 0, STEPS + 1)
+    batches = Batches(held, data, 0, STEPS + 1)
     seconds = []
     with jax.set_mesh(mesh):
         state = start_state(Study("study", (run,)), run, mesh)
-        step = compile_step(run, mesh, plan.total_steps)
-        for number in range(plan.total_steps):
-            batch = place_batch(plan.batch(number), mesh)
+        step = compile_step(run, mesh, batches.total_steps)
+        for number in range(1, batches.total_steps + 1):
+            batch = place_batch(batches.batch(number), mesh)
             start = time.perf_counter()
             state, metrics = step(state, batch)
             jax.block_until_ready((state, metrics))

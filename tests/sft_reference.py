@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_sft.config import ModelConfig, OptimizerConfig, Run
-from jax_sft.training.step import DeviceBatch, PackedRows
+from jax_sft.packed import Rows, empty_rows
+from jax_sft.training.placement import DeviceBatch
 
 STEPS = 20
 OPTIMIZER = OptimizerConfig(
@@ -46,22 +47,19 @@ def target_count(step: int) -> int:
 def packed_batch(step: int) -> DeviceBatch:
     """The same examples as two micro-batches of two packed rows."""
     shape = (len(LENGTHS), ROW_LENGTH)
-    tokens, targets, positions, segments = (np.zeros(shape, np.int32) for _ in range(4))
-    weights = np.zeros(shape, np.float32)
+    rows = empty_rows(shape)
     for row, members in enumerate(examples(step)):
         start = 0
         for number, example in enumerate(members, start=1):
             size = len(example.ids)
-            tokens[row, start : start + size] = example.ids
-            targets[row, start : start + size - 1] = example.ids[1:]
-            positions[row, start : start + size] = np.arange(size)
-            segments[row, start : start + size] = number
-            weights[row, start + example.prompt - 1 : start + size - 1] = 1 / target_count(step)
+            rows.tokens[row, start : start + size] = example.ids
+            rows.targets[row, start : start + size - 1] = example.ids[1:]
+            rows.positions[row, start : start + size] = np.arange(size)
+            rows.segments[row, start : start + size] = number
+            rows.weights[row, start + example.prompt - 1 : start + size - 1] = 1 / target_count(step)
             start += size
-    arrays = (
-        jnp.asarray(x.reshape(2, 2, ROW_LENGTH)) for x in (tokens, targets, positions, segments, weights)
-    )
-    return DeviceBatch(PackedRows(*arrays), jnp.asarray(2, jnp.int32))
+    rows = Rows(*(jnp.asarray(x.reshape(2, 2, ROW_LENGTH)) for x in rows))
+    return DeviceBatch(rows, jnp.asarray(2, jnp.int32))
 
 
 def make_run(model: ModelConfig) -> Run:

@@ -1,9 +1,9 @@
 """The batches of a run as a pure function of the step, and their loading through Grain.
 
-A `BatchPlan` decides everything before training: which rows each step holds, how they are packed, and
-which of a few row lengths suits each step and how many micro-batches it takes at most (the shapes of the
-compiled programs: one for each row length). Steps are counted from 0 here: `batch(k)` is what the
-(k + 1)-th update trains on, so the state after k updates resumes at k.
+`Batches` decides everything before training: which rows each step holds, how they are packed, and which of
+a few row lengths suits each step and how many micro-batches it takes at most (the shapes of the compiled
+programs: one for each row length). Steps are counted from 1, as everywhere: `batch(s)` is what the s-th
+update trains on, so the state after s updates goes on with `batch(s + 1)`.
 """
 
 import math
@@ -20,35 +20,30 @@ from jax_sft.data.packing import fit_row_lengths, pack, positions
 from jax_sft.data.rows import RowSet
 from jax_sft.data.weights import row_weights
 from jax_sft.errors import UsageError
+from jax_sft.packed import Rows, empty_rows
 
 _STEPS_FITTED = 256
 _STEPS_MEASURED = 8
-
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """The rows of one step, packed: M micro-batches of R packed rows of T tokens.
 
-    T is one of the run's row lengths, and M the most micro-batches that a step of that row length takes.
-    Examples in a packed row are numbered from 1 in `segments_MRT`; 0 is padding. `targets_MRT` is the
-    next token of the same example. `weights_MRT` at a position is the weight of its target; it is 0 on
-    prompts, at the last token of an example and on padding. Only the first `micro_batches` of M hold
-    anything. The counts below are of the whole batch, also where a process has filled in only its own rows.
+    T is one of the run's row lengths, and M the most micro-batches that a step of that row length takes; only
+    the first `micro_batches` of them hold anything. The counts below are of the whole batch, also where a
+    process has filled in only its own rows.
     """
 
     step: int
-    tokens_MRT: np.ndarray
-    targets_MRT: np.ndarray
-    positions_MRT: np.ndarray
-    segments_MRT: np.ndarray
-    weights_MRT: np.ndarray
+    """The update that is made of it, from 1."""
+    rows: Rows
+    """Arrays [M, R, T]."""
     micro_batches: int
-    rows: int
-    packed_rows: int
-    tokens: int
-    target_tokens: int
+    row_count: int
+    packed_row_count: int
+    token_count: int
+    target_count: int
     pairs: float
     """(query, key) pairs of causal attention within examples."""
 
@@ -98,7 +93,7 @@ class PackingReport:
         )
 
 
-class BatchPlan:
+class Batches:
     """Every batch of a run, decided in advance; holds no state that changes.
 
     Without shuffling every epoch is the source order; with it, a permutation drawn from seed and epoch.
@@ -136,11 +131,11 @@ class BatchPlan:
         return np.argsort(bits, kind="stable").astype(np.int32)
 
     def rows_of_step(self, step: int) -> np.ndarray:
-        """Row numbers of one step, in the order of the epoch, int32 [batch_size]."""
+        """Row numbers of one step (from 1), in the order of the epoch, int32 [batch_size]."""
         return self._rows_SB[self._distinct(step)]
 
     def batch(self, step: int, held: Sequence[int] | None = None) -> Batch:
-        """The batch of one step (from 0).
+        """The batch of one step (from 1).
 
         With `held`, only those packed rows of every micro-batch (below `rows_per_micro_batch`) are read
         and filled in; the others are left as padding.
@@ -150,21 +145,20 @@ class BatchPlan:
         lengths_B, row_length = self._lengths_E[rows_B], int(self._row_length_S[index])
         weights_B = row_weights(config, self._targets_E[rows_B], self.rows.advantage_E[rows_B])
         packed_row_B = self._balanced(index)
-        packed_rows = len(np.unique(packed_row_B))
+        packed_row_count = len(np.unique(packed_row_B))
         if held is not None:
             packed_row_B = np.where(
                 np.isin(packed_row_B % config.rows_per_micro_batch, held), packed_row_B, -1
             )
         shape = (self.shapes[row_length], config.rows_per_micro_batch, row_length)
-        arrays = self._lay_out(rows_B, packed_row_B, weights_B, shape)
         return Batch(
             step,
-            *arrays,
+            self._lay_out(rows_B, packed_row_B, weights_B, shape),
             micro_batches=int(self._micro_batches_S[index]),
-            rows=len(rows_B),
-            packed_rows=packed_rows,
-            tokens=int(lengths_B.sum()),
-            target_tokens=int(self._targets_E[rows_B].sum()),
+            row_count=len(rows_B),
+            packed_row_count=packed_row_count,
+            token_count=int(lengths_B.sum()),
+            target_count=int(self._targets_E[rows_B].sum()),
             pairs=float((lengths_B * (lengths_B + 1) / 2).sum()),
         )
 
@@ -228,14 +222,15 @@ class BatchPlan:
         return np.concatenate(orders)[:steps]
 
     def _distinct(self, step: int) -> int:
-        if not 0 <= step < self.total_steps:
+        """Which of the distinct batches the step holds."""
+        if not 1 <= step <= self.total_steps:
             raise IndexError(f"step {step} is not one of the {self.total_steps} steps of the run")
-        return step % len(self._rows_SB)
+        return (step - 1) % len(self._rows_SB)
 
     def _lay_out(
         self, rows_B: np.ndarray, packed_row_B: np.ndarray, weights_B: np.ndarray, shape: tuple[int, int, int]
-    ) -> Arrays:
-        """Tokens, targets, positions, segments, weights [M, R, T]; rows with packed row -1 are elsewhere."""
+    ) -> Rows:
+        """The rows where packing puts them, arrays [M, R, T]; those with packed row -1 are elsewhere."""
         order_B = np.argsort(packed_row_B, kind="stable")
         order_B = order_B[packed_row_B[order_B] >= 0]
         rows_B, packed_row_B, weights_B = rows_B[order_B], packed_row_B[order_B], weights_B[order_B]
@@ -249,35 +244,29 @@ class BatchPlan:
         has_next_N = position_N + 1 < np.repeat(lengths_B, lengths_B)
         next_N = np.flatnonzero(has_next_N) + 1
         tokens_N, is_target_N = self.rows.take(rows_B)
-        tokens, targets, positions, segments = (np.zeros(math.prod(shape), np.int32) for _ in range(4))
-        weights = np.zeros(math.prod(shape), np.float32)
-        tokens[place_N] = tokens_N
-        targets[place_N[has_next_N]] = tokens_N[next_N]
-        positions[place_N] = position_N
-        segments[place_N] = np.repeat(np.arange(len(rows_B)) - first_B + 1, lengths_B)
-        weights[place_N[has_next_N]] = np.repeat(weights_B, lengths_B)[has_next_N] * is_target_N[next_N]
-        return (
-            tokens.reshape(shape),
-            targets.reshape(shape),
-            positions.reshape(shape),
-            segments.reshape(shape),
-            weights.reshape(shape),
-        )
+        rows = empty_rows(shape)
+        flat = Rows(*(x_MRT.reshape(-1) for x_MRT in rows))
+        flat.tokens[place_N] = tokens_N
+        flat.targets[place_N[has_next_N]] = tokens_N[next_N]
+        flat.positions[place_N] = position_N
+        flat.segments[place_N] = np.repeat(np.arange(len(rows_B)) - first_B + 1, lengths_B)
+        flat.weights[place_N[has_next_N]] = np.repeat(weights_B, lengths_B)[has_next_N] * is_target_N[next_N]
+        return rows
 
 
 def iterate(
-    plan: BatchPlan, start_step: int = 0, held: Sequence[int] | None = None, prefetch: int = 2
+    batches: Batches, after: int = 0, held: Sequence[int] | None = None, prefetch: int = 2
 ) -> Iterator[Batch]:
-    """Batches from `start_step` (from 0) to the end of the run, `prefetch` of them made ahead in a thread.
+    """The batches of the steps after step `after`, in order, `prefetch` of them made ahead in a thread.
 
-    `held` is as in `BatchPlan.batch`. `prefetch` 0 makes each batch when asked for. The data position to save
+    `held` is as in `Batches.batch`. `prefetch` 0 makes each batch when asked for. The data position to save
     is the step alone.
     """
-    if not 0 <= start_step <= plan.total_steps:
-        raise UsageError(f"cannot start at step {start_step}: the run has {plan.total_steps} steps")
-    batches = grain.MapDataset.range(start_step, plan.total_steps).map(lambda step: plan.batch(step, held))
+    if not 0 <= after <= batches.total_steps:
+        raise UsageError(f"cannot go on from step {after}: the run has {batches.total_steps} steps")
+    steps = grain.MapDataset.range(after + 1, batches.total_steps + 1)
     options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
-    return iter(batches.to_iter_dataset(options))
+    return iter(steps.map(lambda step: batches.batch(step, held)).to_iter_dataset(options))
 
 
 def _check(rows: RowSet, config: DataConfig, epochs: float) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jax_sft.config import ModelConfig
 from jax_sft.models.decoder import Params, forward_rows
+from jax_sft.packed import Rows
 
 
 def score_rows(
@@ -29,7 +30,7 @@ def score_rows(
     index_1T = jnp.arange(T)[None]
     segments_BT = (index_1T < lengths_B[:, None]).astype(jnp.int32)
     positions_BT = jnp.broadcast_to(index_1T, (B, T)) * segments_BT
-    hidden_BTD, _ = forward_rows(params, config, tokens_BT, positions_BT, segments_BT, dtype)
+    hidden_BTD = forward_rows(params, config, Rows.to_read(tokens_BT, positions_BT, segments_BT), dtype)
     last_BD = hidden_BTD[jnp.arange(B), lengths_B - 1]
     kernel_D1 = params["score"]["kernel"].astype(dtype)
     return jnp.matmul(last_BD, kernel_D1, preferred_element_type=jnp.float32)[:, 0]

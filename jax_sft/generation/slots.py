@@ -15,8 +15,10 @@ from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import ModelConfig
 from jax_sft.generation.sampling import SlotSampling, choose
-from jax_sft.models.decoder import Params, forward_rows, forward_token, logits
+from jax_sft.models.attention import Cached
+from jax_sft.models.decoder import Params, forward_token, logits, prefill_rows
 from jax_sft.models.kv_cache import KVCache, insert, make_cache
+from jax_sft.packed import Rows
 from jax_sft.sharding import BATCH_AXES
 
 HEADS_TOGETHER = (0, 2, 1, 3)
@@ -126,13 +128,12 @@ def refill(
     R, T = tokens_RT.shape
     positions_RT = jnp.broadcast_to(jnp.arange(T)[None], (R, T))
     segments_RT = (positions_RT < lengths_R[:, None]).astype(jnp.int32)
-    _, made = forward_rows(params, config, tokens_RT, positions_RT, segments_RT, dtype=dtype, keep_cache=True)
-    assert made is not None
+    _, kept = prefill_rows(params, config, Rows.to_read(tokens_RT, positions_RT, segments_RT), dtype)
     starts_B = orders.prompt_B >= 0
     row_B = jnp.maximum(orders.prompt_B, 0)
     cache = tuple(
         insert(layer, k_RKTd, v_RKTd, row_B, starts_B)
-        for layer, k_RKTd, v_RKTd in zip(slots.cache, made.k_BKSd, made.v_BKSd, strict=True)
+        for layer, k_RKTd, v_RKTd in zip(slots.cache, kept.k_BKSd, kept.v_BKSd, strict=True)
     )
     fresh = Progress(
         token_B=orders.token_B,
@@ -159,7 +160,8 @@ def decode(
     def one_token(carry: tuple[jax.Array, Slots, jax.Array]) -> tuple[jax.Array, Slots, jax.Array]:
         i, slots, tokens_BC = carry
         at = slots.progress
-        hidden_BD, cache = forward_token(params, config, at.token_B, at.position_B, slots.cache, dtype)
+        contexts = [Cached(layer, at.position_B) for layer in slots.cache]
+        hidden_BD, cache = forward_token(params, config, at.token_B, at.position_B, contexts, dtype)
         token_B = choose(logits(params, config, hidden_BD), at.keys_B2, at.count_B, at.sampling)
         tokens_BC = jax.lax.dynamic_update_slice(tokens_BC, token_B[:, None], (0, i))
         return i + 1, Slots(cache, advance(at, token_B, stop_ids)), tokens_BC

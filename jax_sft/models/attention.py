@@ -1,5 +1,8 @@
 """Attention over packed rows (training, prefill) and over a key/value cache (decode).
 
+What a token attends to is the context that a decoder is given: a pytree whose `attend` takes a layer's
+queries, keys and values.
+
 On TPU packed rows go through the splash kernel; everywhere else, and for decode, this is plain JAX. Both
 fold the query heads that share one key/value head into rows of a single batched matrix product, and divide
 by the softmax sum after the product with the values, which is smaller than the weights. Softmax is computed
@@ -7,15 +10,60 @@ in float32.
 """
 
 from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jax_sft.models.kernels.splash import block_size, splash_rows
+from jax_sft.models.kv_cache import LayerCache, append
 from jax_sft.sharding import platform
 
+QKV = "qkv"
+"""Checkpoint name of queries, keys and values, for remat policies that keep them."""
 QUERY_CHUNK = 128
 MASKED = -1e30
+
+
+class Context(Protocol):
+    """What the tokens of one layer attend to."""
+
+    def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, Any]:
+        """Attention of new tokens [B, T, H, d], and what is kept of their keys and values."""
+
+
+class Segments(NamedTuple):
+    """Packed rows: a token sees the earlier tokens of its own example. Nothing is kept."""
+
+    segments_BT: jax.Array
+
+    def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, None]:
+        q_BTHd, k_BTKd, v_BTKd = (checkpoint_name(x, QKV) for x in (q_BTHd, k_BTKd, v_BTKd))
+        return attend(q_BTHd, k_BTKd, v_BTKd, self.segments_BT), None
+
+
+class Prefill(NamedTuple):
+    """Packed rows of which a cache is to be made: their keys and values are kept."""
+
+    segments_BT: jax.Array
+
+    def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, LayerCache]:
+        out_BTHd, _ = Segments(self.segments_BT).attend(q_BTHd, k_BTKd, v_BTKd)
+        return out_BTHd, LayerCache(k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3))
+
+
+class Cached(NamedTuple):
+    """One new token (T = 1) of each sequence, after those in a cache, to which it is added."""
+
+    cache: LayerCache
+    position_B: jax.Array
+    """Of the new token."""
+
+    def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, LayerCache]:
+        cache = append(self.cache, k_BTKd[:, 0], v_BTKd[:, 0], self.position_B)
+        out_BHd = attend_cache(q_BTHd[:, 0], cache.k_BKSd, cache.v_BKSd, self.position_B)
+        return out_BHd[:, None], cache
 
 
 def attend(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array) -> jax.Array:

@@ -1,11 +1,14 @@
 """One decoder-only transformer for every family, use and size.
 
 RMSNorm, rotary positions, grouped-query attention with optional q/k norm and biases, SwiGLU, optionally
-tied embeddings. Parameters are stacked over layers. `forward_rows` runs packed rows (training, scoring,
-prefill), scanning the layers; `forward_token` runs one token a slot against a cache (decode), unrolled.
+tied embeddings. Parameters are stacked over layers. `forward_rows` runs packed rows (training, scoring), and
+`prefill_rows` keeps their keys and values, both scanning the layers; `forward_token` runs one token a slot
+(decode), unrolled. What tokens attend to is a context (`models.attention`): one for all layers of rows, one
+for each layer of a token.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,11 +17,12 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jax_sft.config import LoraConfig, ModelConfig, Remat
-from jax_sft.models.attention import attend, attend_cache
-from jax_sft.models.kv_cache import KVCache, LayerCache, append
+from jax_sft.models.attention import Context, Prefill, Segments
+from jax_sft.models.kv_cache import LayerCache
 from jax_sft.models.lora import adapted, has_adapter
 from jax_sft.models.remat import rematerialised
 from jax_sft.models.rope import Rope, rope_tables, rotate
+from jax_sft.packed import Rows
 from jax_sft.sharding import alone, constrain, platform
 
 Params = dict[str, Any]
@@ -137,41 +141,24 @@ class OutProjection(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; returns its output, and the keys and values made or the cache extended."""
+    """Grouped-query attention to a context; returns its output, and what the context keeps."""
 
     config: ModelConfig
     lora: LoraConfig = FULL
 
     @nn.compact
-    def __call__(
-        self,
-        x_BTD: jax.Array,
-        rope: Rope,
-        segments_BT: jax.Array | None,
-        cache: LayerCache | None,
-        position_B: jax.Array | None,
-    ) -> tuple[jax.Array, LayerCache]:
+    def __call__(self, x_BTD: jax.Array, rope: Rope, context: Context) -> tuple[jax.Array, Any]:
         c = self.config
-        q_BTHd = Projection((c.num_heads, c.head_dim), ("heads", None), c.qkv_bias, self.lora, name="q")(
-            x_BTD
-        )
+        heads = (c.num_heads, c.head_dim), ("heads", None), c.qkv_bias, self.lora
         kv_heads = (c.num_kv_heads, c.head_dim), ("kv_heads", None), c.qkv_bias, self.lora
+        q_BTHd = Projection(*heads, name="q")(x_BTD)
         k_BTKd, v_BTKd = Projection(*kv_heads, name="k")(x_BTD), Projection(*kv_heads, name="v")(x_BTD)
         if c.qk_norm:
             q_BTHd = RMSNorm(c.norm_eps, None, name="q_norm")(q_BTHd)
             k_BTKd = RMSNorm(c.norm_eps, None, name="k_norm")(k_BTKd)
-        q_BTHd, k_BTKd = rotate(q_BTHd, rope), rotate(k_BTKd, rope)
-        if cache is None:
-            assert segments_BT is not None, "rows need segments"
-            q_BTHd, k_BTKd, v_BTKd = (checkpoint_name(x, "qkv") for x in (q_BTHd, k_BTKd, v_BTKd))
-            out_BTHd = attend(q_BTHd, k_BTKd, v_BTKd, segments_BT)
-            made = LayerCache(k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3))
-        else:
-            assert position_B is not None, "a cache needs positions"
-            made = append(cache, k_BTKd[:, 0], v_BTKd[:, 0], position_B)
-            out_BTHd = attend_cache(q_BTHd[:, 0], made.k_BKSd, made.v_BKSd, position_B)[:, None]
+        out_BTHd, kept = context.attend(rotate(q_BTHd, rope), rotate(k_BTKd, rope), v_BTKd)
         o = OutProjection(c.hidden_size, ("heads", None), c.num_layers, self.lora, name="o")
-        return o(out_BTHd), made
+        return o(out_BTHd), kept
 
 
 class MLP(nn.Module):
@@ -193,26 +180,17 @@ class Block(nn.Module):
     """One layer: attention and MLP, each on a normed input and added to the residual stream."""
 
     config: ModelConfig
-    keep_cache: bool = True
     lora: LoraConfig = FULL
 
     @nn.compact
-    def __call__(
-        self,
-        x_BTD: jax.Array,
-        rope: Rope,
-        segments_BT: jax.Array | None = None,
-        cache: LayerCache | None = None,
-        position_B: jax.Array | None = None,
-    ) -> tuple[jax.Array, LayerCache | None]:
+    def __call__(self, x_BTD: jax.Array, rope: Rope, context: Context) -> tuple[jax.Array, Any]:
         c = self.config
         x_BTD = checkpoint_name(x_BTD, "residual")
         normed = RMSNorm(c.norm_eps, name="attention_norm")(x_BTD)
-        mixed, made = Attention(c, self.lora, name="attention")(normed, rope, segments_BT, cache, position_B)
+        mixed, kept = Attention(c, self.lora, name="attention")(normed, rope, context)
         x_BTD = x_BTD + mixed
         x_BTD = x_BTD + MLP(c, self.lora, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x_BTD))
-        x_BTD = constrain(x_BTD, "batch", "time", None)
-        return x_BTD, made if self.keep_cache else None
+        return constrain(x_BTD, "batch", "time", None), kept
 
 
 class Decoder(nn.Module):
@@ -221,18 +199,15 @@ class Decoder(nn.Module):
     config: ModelConfig
     dtype: Any = jnp.float32
     remat: Remat = "none"
-    keep_cache: bool = False
     lora: LoraConfig = FULL
 
     @nn.compact
-    def __call__(
-        self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
-    ) -> tuple[jax.Array, LayerCache | None]:
+    def __call__(self, rows: Rows, context: Context) -> tuple[jax.Array, Any]:
         c = self.config
         size = (c.vocab_size, c.hidden_size)
         table_VD = Table("embedding", size, ("vocab", "embed"), name="embed")()
         # The table's split of its width becomes a split of rows first, then of their tokens: two exchanges.
-        x_BTD = constrain(table_VD.astype(self.dtype)[tokens_BT], "batch", None, "time")
+        x_BTD = constrain(table_VD.astype(self.dtype)[rows.tokens], "batch", None, "time")
         x_BTD = constrain(x_BTD, "batch", "time", None)
         block = rematerialised(Block, self.remat)
         layers = nn.scan(
@@ -244,19 +219,19 @@ class Decoder(nn.Module):
             unroll=min(CPU_UNROLL, c.num_layers) if platform() == "cpu" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        rope = rope_tables(positions_BT, c, segments_BT)
-        x_BTD, made = layers(c, self.keep_cache, self.lora, name=LAYERS)(x_BTD, rope, segments_BT)
+        rope = rope_tables(rows.positions, c, rows.segments)
+        x_BTD, kept = layers(c, self.lora, name=LAYERS)(x_BTD, rope, context)
         if c.head == "score":
             Table("kernel", (c.hidden_size, 1), ("embed", None), name="score")()
         elif not c.tie_embeddings:
             Table("kernel", size[::-1], ("embed", "vocab"), name="head")()
-        return RMSNorm(c.norm_eps, name="final_norm")(x_BTD), made
+        return RMSNorm(c.norm_eps, name="final_norm")(x_BTD), kept
 
 
 def init_params(config: ModelConfig, key: jax.Array, lora: LoraConfig = FULL) -> Params:
     """Random parameters, still carrying their logical axis names (unbox with `flax.linen.unbox`)."""
     ids = jnp.zeros((1, 8), jnp.int32)
-    return Decoder(config, lora=lora).init(key, ids, ids, ids)["params"]
+    return Decoder(config, lora=lora).init(key, Rows.to_read(ids, ids, ids), Segments(ids))["params"]
 
 
 def head_kernel(params: Params, config: ModelConfig) -> jax.Array:
@@ -267,35 +242,42 @@ def head_kernel(params: Params, config: ModelConfig) -> jax.Array:
 def forward_rows(
     params: Params,
     config: ModelConfig,
-    tokens_BT: jax.Array,
-    positions_BT: jax.Array,
-    segments_BT: jax.Array,
+    rows: Rows,
     dtype: Any = jnp.float32,
     remat: Remat = "none",
-    keep_cache: bool = False,
     lora: LoraConfig = FULL,
-) -> tuple[jax.Array, LayerCache | None]:
-    """Final hidden states [B, T, D] of packed rows, and with `keep_cache` all layers' keys and values.
+) -> jax.Array:
+    """Final hidden states [B, T, D] of packed rows; a token sees the earlier tokens of its own example."""
+    decoder = Decoder(config, dtype, remat, lora)
+    hidden_BTD, _ = decoder.apply({"params": params}, rows, Segments(rows.segments))
+    return hidden_BTD
 
-    The kept arrays are [L, B, K, T, d]. A token sees the earlier tokens of its own segment.
-    """
-    module = Decoder(config, dtype, remat, keep_cache, lora)
-    return module.apply({"params": params}, tokens_BT, positions_BT, segments_BT)
+
+def prefill_rows(
+    params: Params, config: ModelConfig, rows: Rows, dtype: Any = jnp.float32
+) -> tuple[jax.Array, LayerCache]:
+    """As `forward_rows`, and the keys and values of all layers, arrays [L, B, K, T, d]."""
+    return Decoder(config, dtype).apply({"params": params}, rows, Prefill(rows.segments))
 
 
 def forward_token(
-    params: Params, config: ModelConfig, token_B: jax.Array, position_B: jax.Array, cache: KVCache, dtype: Any
-) -> tuple[jax.Array, KVCache]:
-    """Final hidden state [B, D] of one new token a slot, and the cache with it appended."""
+    params: Params,
+    config: ModelConfig,
+    token_B: jax.Array,
+    position_B: jax.Array,
+    contexts: Sequence[Context],
+    dtype: Any,
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """Final hidden state [B, D] of one new token a sequence, and what each layer's context keeps."""
     x_B1D = params["embed"]["embedding"].astype(dtype)[token_B[:, None]]
     rope = rope_tables(position_B[:, None], config)
-    extended = []
-    for layer in range(config.num_layers):
+    kept = []
+    for layer, context in enumerate(contexts):
         weights = jax.tree.map(lambda stacked, i=layer: stacked[i], params[LAYERS])
-        x_B1D, made = Block(config).apply({"params": weights}, x_B1D, rope, None, cache[layer], position_B)
-        extended.append(made)
+        x_B1D, of_layer = Block(config).apply({"params": weights}, x_B1D, rope, context)
+        kept.append(of_layer)
     norm = RMSNorm(config.norm_eps)
-    return norm.apply({"params": params["final_norm"]}, x_B1D)[:, 0], tuple(extended)
+    return norm.apply({"params": params["final_norm"]}, x_B1D)[:, 0], tuple(kept)
 
 
 def logits(params: Params, config: ModelConfig, hidden_xD: jax.Array) -> jax.Array:

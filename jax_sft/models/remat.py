@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 
 from jax_sft.config import Remat
+from jax_sft.models.attention import QKV
 from jax_sft.models.kernels.splash import RESIDUALS
 
 _policies = jax.checkpoint_policies
@@ -28,7 +29,7 @@ POLICIES: dict[str, Callable[..., Any]] = {
     "minimal": _policies.save_from_both_policies(
         _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(RESIDUALS)
     ),
-    "save_qkv": _policies.save_only_these_names("qkv"),
+    "save_qkv": _policies.save_only_these_names(QKV),
     "save_attention": _policies.save_only_these_names(RESIDUALS),
     "offload": _policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],

@@ -13,7 +13,7 @@ from jax_sft.generation.engine import Engine
 from jax_sft.planning.topologies import Topology, parse_topology
 from jax_sft.sharding import make_generation_mesh, make_mesh
 from jax_sft.study.document import run_from_json, run_to_json
-from jax_sft.training.placement import DeviceBatch, PackedRows, batch_shardings, check_batch
+from jax_sft.training.placement import abstract_batch, check_batch
 from jax_sft.training.step import abstract_state, compile_step
 
 Kind = Literal["train", "decode"]
@@ -97,18 +97,10 @@ def lower(program: Program, mesh: Mesh) -> Any:
 def _lower_train(program: Program, mesh: Mesh) -> Any:
     run = program.run
     check_batch(run.data, mesh)
-    shardings = batch_shardings(mesh)
     shape = (program.micro_batches, run.data.rows_per_micro_batch, run.data.row_length)
-
-    def array(dtype: Any) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=shardings.rows.tokens)
-
-    integers_MRT, floats_MRT = array(jnp.int32), array(jnp.float32)
-    rows = PackedRows(integers_MRT, integers_MRT, integers_MRT, integers_MRT, floats_MRT)
-    count: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=shardings.micro_batches)
     step: Any = compile_step(run, mesh, TOTAL_STEPS)
     with jax.set_mesh(mesh):
-        return step.lower(abstract_state(run, mesh), DeviceBatch(rows, count))
+        return step.lower(abstract_state(run, mesh), abstract_batch(shape, mesh))
 
 
 def _engine(program: Program, mesh: Mesh) -> Engine:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jax_sft.config import BenchmarkConfig, DataConfig, Run, Study
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.data.prepared import run_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
@@ -60,29 +60,29 @@ def workload(
     """
     if rows is None:
         return _assumed(run, run.data.rows or count, row_tokens, target_share)
-    plan = BatchPlan(rows, run.data, run.seed, run.epochs)
-    report = plan.packing
+    batches = Batches(rows, run.data, run.seed, run.epochs)
+    report = batches.packing
     tokens, targets, pairs, longest = [], [], [], 0.0
-    for step in range(min(plan.total_steps, plan.steps_per_epoch)):
-        lengths_B = rows.lengths_E[plan.rows_of_step(step)].astype(np.float64)
-        targets_B = rows.targets_E[plan.rows_of_step(step)]
+    for step in range(1, min(batches.total_steps, batches.steps_per_epoch) + 1):
+        lengths_B = rows.lengths_E[batches.rows_of_step(step)].astype(np.float64)
+        targets_B = rows.targets_E[batches.rows_of_step(step)]
         tokens.append(lengths_B.sum())
         targets.append(targets_B.sum())
         pairs.append((lengths_B * (lengths_B + 1) / 2).sum())
         longest = max(longest, float(targets_B.max()))
     share = float(np.sum(targets) / max(np.sum(tokens), 1))
-    steps = {length: count / plan.total_steps for length, count in report.row_lengths.items()}
+    steps = {length: count / batches.total_steps for length, count in report.row_lengths.items()}
     # Of several row lengths only the mean count over all steps is known; it stands for each.
-    mean = {length: (min(report.mean_micro_batches, most), most) for length, most in plan.shapes.items()}
+    mean = {length: (min(report.mean_micro_batches, most), most) for length, most in batches.shapes.items()}
     return Workload(
-        total_steps=plan.total_steps,
-        snapshots=len(snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)),
+        total_steps=batches.total_steps,
+        snapshots=len(snapshot_steps(run.snapshots.schedule, batches.total_steps, batches.steps_per_epoch)),
         micro_batches=mean,
         steps=steps,
         tokens=float(np.mean(tokens)),
         targets=float(np.mean(targets)),
         pairs=float(np.mean(pairs)),
-        longest_targets=max(longest, share * max(plan.shapes)),
+        longest_targets=max(longest, share * max(batches.shapes)),
         efficiency=report.efficiency,
     )
 

@@ -6,7 +6,7 @@ from etils import epath
 from rich.console import Console
 
 from jax_sft.config import Run, Study
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.data.prepared import prepared_rows
 from jax_sft.data.rows import RowSource
 from jax_sft.sets.describe import SetDescription, describe_set, table
@@ -29,24 +29,24 @@ def prepare(study: Study, runs: Sequence[Run], console: Console, rebuild: bool =
         template = load_template(run.tokens, tokenizer)
         source = RowSource.of(study, run)
         rows = prepared_rows(source, tokenizer, template, prepared_folder(study), rebuild)
-        plan = BatchPlan(rows, run.data, run.seed, run.epochs)
-        report = plan.packing
+        batches = Batches(rows, run.data, run.seed, run.epochs)
+        report = batches.packing
         console.print(f"{run.name}: {report}")
-        lengths, efficiency = suggestion(plan)
+        lengths, efficiency = suggestion(batches)
         if efficiency > report.efficiency + 0.01:
             shown = " ".join(str(length) for length in lengths)
             console.print(f"{run.name}: --data.row-lengths {shown} would be {efficiency:.1%} full")
 
 
-def suggestion(plan: BatchPlan) -> tuple[tuple[int, ...], float]:
+def suggestion(batches: Batches) -> tuple[tuple[int, ...], float]:
     """Up to four row lengths, from the longest row to twice the run's, and how full they would be."""
-    config = plan.config
+    config = batches.config
     # A multiple of 128 keeps tiles of the accelerator whole; short rows do with less.
     unit = max(1, min(128, config.row_length // _CANDIDATES))
-    shortest = -(-int(plan.rows.lengths_E.max()) // unit) * unit
+    shortest = -(-int(batches.rows.lengths_E.max()) // unit) * unit
     candidates = range(shortest, max(2 * config.row_length, shortest) + 1, unit)
     step = max(1, len(candidates) // _CANDIDATES)
-    return plan.fitted_row_lengths(_SUGGESTED, candidates[::step])
+    return batches.fitted_row_lengths(_SUGGESTED, candidates[::step])
 
 
 def describe(

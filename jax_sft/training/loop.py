@@ -7,7 +7,7 @@ from rich.console import Console
 from jax_sft.checkpoints.export import Exports
 from jax_sft.checkpoints.store import snapshot_store, state_store
 from jax_sft.config import Run, Study
-from jax_sft.data.batches import BatchPlan, iterate
+from jax_sft.data.batches import Batches, iterate
 from jax_sft.data.prepared import run_rows
 from jax_sft.errors import UsageError
 from jax_sft.sharding import make_mesh
@@ -38,15 +38,15 @@ def train(study: Study, run: Run) -> None:
     """
     quiet = jax.process_index() > 0
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=quiet)
-    template, plan = prepare(study, run)
+    template, batches = prepare(study, run)
     mesh = make_mesh(run.parallelism)
     check_batch(run.data, mesh)
-    steps = snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)
-    exported = export_steps(run, plan, steps)
+    steps = snapshot_steps(run.snapshots.schedule, batches.total_steps, batches.steps_per_epoch)
+    exported = export_steps(run, batches, steps)
     check_trace(run)
     check_room(study, run, steps, exported)
-    folder = write_record(study, run, plan, template, steps)
-    console.print(f"{run.name}: {plan.packing}")
+    folder = write_record(study, run, batches, template, steps)
+    console.print(f"{run.name}: {batches.packing}")
     with (
         Preemption() as preemption,
         snapshot_store(folder) as snapshots,
@@ -55,14 +55,14 @@ def train(study: Study, run: Run) -> None:
         Trace(run.trace, folder) as trace,
         jax.set_mesh(mesh),
     ):
-        saves = Saves(snapshots, states, steps, run.snapshots, plan.total_steps, compile_plain(run, mesh))
+        saves = Saves(snapshots, states, steps, run.snapshots, batches.total_steps, compile_plain(run, mesh))
         state = begin(study, run, mesh, saves, console)
         start, skipped = int(state.step), int(state.skipped)
-        with Reporter(run, folder, start, plan.total_steps, skipped, console) as reporter:
-            stopped = take_steps(run, plan, mesh, state, saves, reporter, exports, preemption, trace)
+        with Reporter(run, folder, start, batches.total_steps, skipped, console) as reporter:
+            stopped = take_steps(run, batches, mesh, state, saves, reporter, exports, preemption, trace)
         if stopped is None:
             snapshots.wait()
-            exports.finish(plan.total_steps)
+            exports.finish(batches.total_steps)
     if stopped is not None:
         console.print(
             f"{run.name}: told to end; state saved at step {stopped}, the same command goes on from it"
@@ -73,7 +73,7 @@ def train(study: Study, run: Run) -> None:
         raise SystemExit(0)
 
 
-def prepare(study: Study, run: Run) -> tuple[ChatTemplate, BatchPlan]:
+def prepare(study: Study, run: Run) -> tuple[ChatTemplate, Batches]:
     """The chat template, and the run's rows tokenised and laid out into the batches of every step."""
     tokenizer = load_tokenizer(run.tokens)
     template = load_template(run.tokens, tokenizer)
@@ -83,14 +83,14 @@ def prepare(study: Study, run: Run) -> tuple[ChatTemplate, BatchPlan]:
             f"{tokenizer.vocab_size} tokens of tokenizer {tokenizer.name}"
         )
     rows = run_rows(study, run, tokenizer, template)
-    return template, BatchPlan(rows, run.data, run.seed, run.epochs)
+    return template, Batches(rows, run.data, run.seed, run.epochs)
 
 
-def export_steps(run: Run, plan: BatchPlan, snapshots: list[int]) -> list[int]:
+def export_steps(run: Run, batches: Batches, snapshots: list[int]) -> list[int]:
     """Steps to export; UsageError when one of them has no snapshot."""
     if not run.snapshots.export.strip():
         return []
-    steps = snapshot_steps(run.snapshots.export, plan.total_steps, plan.steps_per_epoch, "export")
+    steps = snapshot_steps(run.snapshots.export, batches.total_steps, batches.steps_per_epoch, "export")
     if missing := sorted(set(steps) - set(snapshots)):
         raise UsageError(
             f"run {run.name}: snapshots.export names {missing}, which snapshots.schedule does not; it has "
@@ -113,7 +113,7 @@ def begin(study: Study, run: Run, mesh: Mesh, saves: Saves, console: Console) ->
 
 def take_steps(
     run: Run,
-    plan: BatchPlan,
+    batches: Batches,
     mesh: Mesh,
     state: TrainState,
     saves: Saves,
@@ -124,14 +124,14 @@ def take_steps(
 ) -> int | None:
     """Take every step after `state.step`, saving as due; the step at which it was told to end, if any."""
     start = int(state.step)
-    step_function = compile_step(run, mesh, plan.total_steps)
+    step_function = compile_step(run, mesh, batches.total_steps)
     saves.begin(start)
     saves.save(start, state)
-    for batch in iterate(plan, start, held_rows(run.data.rows_per_micro_batch, mesh)):
-        trace.before(batch.step + 1)
+    for batch in iterate(batches, start, held_rows(run.data.rows_per_micro_batch, mesh)):
+        trace.before(batch.step)
         state, metrics = step_function(state, place_batch(batch, mesh))
-        trace.after(batch.step + 1, metrics)
-        done = batch.step + 1
+        trace.after(batch.step, metrics)
+        done = batch.step
         due = saves.due(done)
         try:
             reporter.started(batch, metrics)

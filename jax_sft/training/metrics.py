@@ -86,14 +86,14 @@ class Reporter:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         line = {
-            "step": batch.step + 1,
+            "step": batch.step,
             "loss": _finite(values["loss"]),
             "learning_rate": values["learning_rate"],
             "gradient_norm": _finite(values["gradient_norm"]),
-            "tokens": batch.tokens,
-            "target_tokens": batch.target_tokens,
-            "packed_rows": batch.packed_rows,
-            "tokens_per_second": round(batch.tokens / seconds, 1),
+            "tokens": batch.token_count,
+            "target_tokens": batch.target_count,
+            "packed_rows": batch.packed_row_count,
+            "tokens_per_second": round(batch.token_count / seconds, 1),
             "seconds": round(seconds, 4),
             "skipped": values["skipped"],
         }
@@ -264,12 +264,12 @@ class Throughput:
 
     def of(self, batch: Batch, seconds: float) -> dict[str, float]:
         """The numbers of a step that took so long."""
-        length = batch.tokens_MRT.shape[-1]
+        length = batch.rows.tokens.shape[-1]
         productive = seconds if length in self._lengths else 0.0
         self._lengths.add(length)
         self._spent += productive
         frozen = self._run.lora.rank > 0
-        flops = model_flops(self._run.model, batch.tokens, batch.target_tokens, batch.pairs, frozen)
+        flops = model_flops(self._run.model, batch.token_count, batch.target_count, batch.pairs, frozen)
         rate = flops / seconds / self._devices
         line = {"productive_seconds": round(productive, 4), "tflops_per_second": round(rate / 1e12, 4)}
         if self._peak:

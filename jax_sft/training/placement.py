@@ -12,6 +12,7 @@ from jax_sft.config import DataConfig
 from jax_sft.data.batches import Batch
 from jax_sft.errors import UsageError
 from jax_sft.models.kernels.splash import ATTENTION_BLOCK
+from jax_sft.packed import TYPES, Rows
 from jax_sft.sharding import BATCH_AXES, MESH_AXES, batch_sharding, replicated, spell_axes
 
 LONGEST_PLAIN = 2048
@@ -20,22 +21,11 @@ LONGEST_PLAIN = 2048
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PackedRows:
-    """Arrays over packed rows, [R, T] of one micro-batch or [M, R, T] of a step; see `data.loader.Batch`."""
-
-    tokens: jax.Array
-    targets: jax.Array
-    positions: jax.Array
-    segments: jax.Array
-    weights: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
 class DeviceBatch:
     """The packed rows of one step, of whose M micro-batches only the first `micro_batches` are real."""
 
-    rows: PackedRows
+    rows: Rows
+    """Arrays [M, R, T]."""
     micro_batches: jax.Array
 
 
@@ -66,10 +56,18 @@ def check_batch(data: DataConfig, mesh: Mesh) -> None:
 
 
 def batch_shardings(mesh: Mesh) -> Any:
-    """The sharding of each array of a `DeviceBatch`: rows over the data axes, the count everywhere."""
+    """The shardings of a `DeviceBatch`: all arrays of rows over the data axes, the count everywhere."""
     rows: Any = batch_sharding(mesh, leading=1)
     count: Any = replicated(mesh)
-    return DeviceBatch(PackedRows(rows, rows, rows, rows, rows), count)
+    return DeviceBatch(rows, count)
+
+
+def abstract_batch(shape: tuple[int, int, int], mesh: Mesh) -> DeviceBatch:
+    """Shapes, types and shardings of a batch of M micro-batches of R packed rows of T tokens."""
+    where = batch_shardings(mesh)
+    rows = Rows(*(jax.ShapeDtypeStruct(shape, dtype, sharding=where.rows) for dtype in TYPES))
+    count: Any = jax.ShapeDtypeStruct((), np.int32, sharding=where.micro_batches)
+    return DeviceBatch(rows, count)
 
 
 def held_rows(rows_per_micro_batch: int, mesh: Mesh) -> list[int]:
@@ -85,12 +83,6 @@ def place_batch(batch: Batch, mesh: Mesh) -> DeviceBatch:
     def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
 
-    arrays = (
-        batch.tokens_MRT,
-        batch.targets_MRT,
-        batch.positions_MRT,
-        batch.segments_MRT,
-        batch.weights_MRT,
-    )
-    rows = PackedRows(*(put(x_MRT, batch_sharding(mesh, leading=1)) for x_MRT in arrays))
-    return DeviceBatch(rows, put(np.asarray(batch.micro_batches, np.int32), replicated(mesh)))
+    where = batch_shardings(mesh)
+    rows = jax.tree.map(lambda x_MRT: put(x_MRT, where.rows), batch.rows)
+    return DeviceBatch(rows, put(np.asarray(batch.micro_batches, np.int32), where.micro_batches))

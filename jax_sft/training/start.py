@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import LoraConfig, Run, StartRun, Study, parse_init, replace
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import write_json
 from jax_sft.models.decoder import Params, init_params
@@ -26,7 +26,7 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def write_record(
-    study: Study, run: Run, plan: BatchPlan, template: ChatTemplate, steps: list[int]
+    study: Study, run: Run, batches: Batches, template: ChatTemplate, steps: list[int]
 ) -> epath.Path:
     """Write the study and the run's record, or refuse a folder with saves of another configuration."""
     folder = run_folder(study, run.name)
@@ -35,10 +35,10 @@ def write_record(
         run=run,
         data_root=study.data_root,
         template_hash=template.hash,
-        data_hash=plan.rows.hash,
-        total_steps=plan.total_steps,
+        data_hash=batches.rows.hash,
+        total_steps=batches.total_steps,
         snapshot_steps=tuple(steps),
-        packing=str(plan.packing),
+        packing=str(batches.packing),
         versions={name: version(name) for name in LIBRARIES},
     )
     if _has_saves(folder) and (old := RunRecord.read(folder)):

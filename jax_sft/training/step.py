@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 from jax_sft.config import LoraConfig, Run, replace
 from jax_sft.models.decoder import Params, forward_rows, head_kernel, init_params
 from jax_sft.models.lora import fold, merge, split
+from jax_sft.packed import Rows
 from jax_sft.sharding import place_abstract, replicated
 from jax_sft.training.loss import weighted_nll
 from jax_sft.training.optimizer import learning_rate, make_optimizer, update
-from jax_sft.training.placement import DeviceBatch, PackedRows, batch_shardings
+from jax_sft.training.placement import DeviceBatch, batch_shardings
 
 Metrics = dict[str, jax.Array]
 TPU_OPTIONS = {
@@ -90,19 +91,11 @@ def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[ja
 
     def loss_of(learnt: Params, m: jax.Array) -> jax.Array:
         params = merge(learnt, frozen)
-        rows: PackedRows = jax.tree.map(
+        rows: Rows = jax.tree.map(
             lambda x_MRT: jax.lax.dynamic_index_in_dim(x_MRT, m, keepdims=False), batch.rows
         )
-        hidden_RTD, _ = forward_rows(
-            params,
-            run.model,
-            rows.tokens,
-            rows.positions,
-            rows.segments,
-            dtype=jnp.dtype(run.compute_dtype),
-            remat=run.remat,
-            lora=run.lora,
-        )
+        dtype = jnp.dtype(run.compute_dtype)
+        hidden_RTD = forward_rows(params, run.model, rows, dtype, run.remat, run.lora)
         return weighted_nll(
             hidden_RTD,
             head_kernel(params, run.model),

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from jax_sft.config import DataConfig, replace
-from jax_sft.data.batches import Batch, BatchPlan, iterate
+from jax_sft.data.batches import Batch, Batches, iterate
 from jax_sft.data.rows import TokenisedRows
 from jax_sft.errors import UsageError
+from jax_sft.packed import Rows
 
-ARRAYS = ("tokens_MRT", "targets_MRT", "positions_MRT", "segments_MRT", "weights_MRT")
 CONFIG = DataConfig(batch_size=8, row_length=64, rows_per_micro_batch=4)
 
 
@@ -29,20 +29,22 @@ def make_rows(count: int = 83, longest: int = 64, seed: int = 0) -> TokenisedRow
     )
 
 
-def examples(batch: Batch) -> list[dict[str, np.ndarray]]:
+def examples(batch: Batch) -> list[Rows]:
     """The examples of a batch, read back one by one from its packed rows."""
     found = []
-    for m, r in np.ndindex(batch.tokens_MRT.shape[:2]):
-        for segment in range(1, batch.segments_MRT[m, r].max() + 1):
-            where = batch.segments_MRT[m, r] == segment
+    for m, r in np.ndindex(batch.rows.tokens.shape[:2]):
+        for segment in range(1, batch.rows.segments[m, r].max() + 1):
+            where = batch.rows.segments[m, r] == segment
             assert np.diff(np.flatnonzero(where)).tolist() == [1] * (where.sum() - 1), "an example was split"
-            found.append({name: getattr(batch, name)[m, r][where] for name in ARRAYS})
+            found.append(Rows(*(x_MRT[m, r][where] for x_MRT in batch.rows)))
     return found
 
 
 def assert_same(one: Batch, other: Batch) -> None:
-    for field in dataclasses.fields(Batch):
-        assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
+    for name in Rows._fields:
+        assert np.array_equal(getattr(one.rows, name), getattr(other.rows, name)), name
+    counts = [field.name for field in dataclasses.fields(Batch) if field.name != "rows"]
+    assert [getattr(one, name) for name in counts] == [getattr(other, name) for name in counts]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -50,84 +52,85 @@ def assert_same(one: Batch, other: Batch) -> None:
 def test_examples_survive_packing(seed: int, weighting: str) -> None:
     rows = make_rows(seed=seed)
     config = replace(CONFIG, weighting=weighting, batch_size=16, rows_per_micro_batch=seed + 1)
-    plan = BatchPlan(rows, config, seed=0, epochs=1)
-    for step in range(plan.total_steps):
-        batch = plan.batch(step)
-        by_first_token = {int(example["tokens_MRT"][0]): example for example in examples(batch)}
+    batches = Batches(rows, config, seed=0, epochs=1)
+    for step in range(1, batches.total_steps + 1):
+        batch = batches.batch(step)
+        by_first_token = {int(example.tokens[0]): example for example in examples(batch)}
         assert len(by_first_token) == 16
-        for row in plan.rows_of_step(step):
+        for row in batches.rows_of_step(step):
             start, stop = rows.offsets[row], rows.offsets[row + 1]
             tokens, mask = rows.tokens_N[start:stop], rows.is_target_N[start:stop]
             example = by_first_token[int(tokens[0])]
-            assert np.array_equal(example["tokens_MRT"], tokens)
-            assert np.array_equal(example["positions_MRT"], np.arange(len(tokens)))
-            assert np.array_equal(example["targets_MRT"], [*tokens[1:], 0])
-            weights = example["weights_MRT"]
+            assert np.array_equal(example.tokens, tokens)
+            assert np.array_equal(example.positions, np.arange(len(tokens)))
+            assert np.array_equal(example.targets, [*tokens[1:], 0])
+            weights = example.weights
             assert np.array_equal(weights != 0, [*mask[1:], False])
             assert len(set(weights[weights != 0].tolist())) <= 1
-        padding = batch.segments_MRT == 0
-        assert not any(getattr(batch, name)[padding].any() for name in ARRAYS)
-        assert not batch.segments_MRT[batch.micro_batches :].any()
-        assert batch.segments_MRT[: batch.micro_batches].any(axis=(1, 2)).all()
-        assert batch.tokens == (~padding).sum()
-        assert batch.target_tokens == (batch.weights_MRT != 0).sum()
-        assert batch.packed_rows == batch.segments_MRT.any(axis=2).sum()
+        padding = batch.rows.segments == 0
+        assert not any(x_MRT[padding].any() for x_MRT in batch.rows)
+        assert not batch.rows.segments[batch.micro_batches :].any()
+        assert batch.rows.segments[: batch.micro_batches].any(axis=(1, 2)).all()
+        assert batch.token_count == (~padding).sum()
+        assert batch.target_count == (batch.rows.weights != 0).sum()
+        assert batch.packed_row_count == batch.rows.segments.any(axis=2).sum()
 
 
 def test_weights_of_a_batch_sum_to_one() -> None:
     rows = replace(make_rows(), advantage_E=np.ones(83, np.float32))
     for weighting in ("token_mean", "sequence_mean"):
-        plan = BatchPlan(rows, replace(CONFIG, weighting=weighting), seed=0, epochs=1)
-        for step in range(plan.total_steps):
-            assert plan.batch(step).weights_MRT.sum() == pytest.approx(1, abs=1e-6)
+        batches = Batches(rows, replace(CONFIG, weighting=weighting), seed=0, epochs=1)
+        for step in range(1, batches.total_steps + 1):
+            assert batches.batch(step).rows.weights.sum() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_every_epoch_holds_every_row_once(shuffle: bool) -> None:
-    plan = BatchPlan(make_rows(80), replace(CONFIG, shuffle=shuffle), seed=3, epochs=3)
-    assert plan.total_steps == 30
+    batches = Batches(make_rows(80), replace(CONFIG, shuffle=shuffle), seed=3, epochs=3)
+    assert batches.total_steps == 30
     orders = []
     for epoch in range(3):
-        steps = range(epoch * 10, epoch * 10 + 10)
-        orders.append(np.concatenate([plan.rows_of_step(step) for step in steps]))
-        assert np.array_equal(orders[-1], plan.epoch_order(epoch))
+        steps = range(epoch * 10 + 1, epoch * 10 + 11)
+        orders.append(np.concatenate([batches.rows_of_step(step) for step in steps]))
+        assert np.array_equal(orders[-1], batches.epoch_order(epoch))
         assert sorted(orders[-1]) == list(range(80))
         if not shuffle:
             assert np.array_equal(orders[-1], np.arange(80))
     assert np.array_equal(orders[0], orders[1]) is not shuffle
-    other_seed = BatchPlan(make_rows(80), plan.config, seed=4, epochs=1)
+    other_seed = Batches(make_rows(80), batches.config, seed=4, epochs=1)
     assert np.array_equal(orders[0], other_seed.epoch_order(0)) is not shuffle
 
 
 def test_the_incomplete_last_batch_is_dropped() -> None:
-    plan = BatchPlan(make_rows(83), CONFIG, seed=0, epochs=2)
-    assert plan.steps_per_epoch == 10
-    assert plan.rows_of_step(10).tolist() == list(range(8))
+    batches = Batches(make_rows(83), CONFIG, seed=0, epochs=2)
+    assert batches.steps_per_epoch == 10
+    assert batches.rows_of_step(11).tolist() == list(range(8))
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 10), (0.5, 5), (0.51, 6), (0.01, 1), (2.05, 21)])
 def test_fractional_epochs_round_up(epochs: float, steps: int) -> None:
-    assert BatchPlan(make_rows(83), CONFIG, seed=0, epochs=epochs).total_steps == steps
+    assert Batches(make_rows(83), CONFIG, seed=0, epochs=epochs).total_steps == steps
 
 
 def test_a_batch_is_a_pure_function_of_the_step() -> None:
     config = replace(CONFIG, shuffle=True)
-    one, other = (BatchPlan(make_rows(), config, seed=1, epochs=2) for _ in range(2))
-    for step in (13, 2, 13, 19, 0):
+    one, other = (Batches(make_rows(), config, seed=1, epochs=2) for _ in range(2))
+    for step in (14, 3, 14, 20, 1):
         assert_same(one.batch(step), other.batch(step))
-    with pytest.raises(IndexError):
-        one.batch(20)
+    for step in (0, 21):
+        with pytest.raises(IndexError, match=f"step {step} is not one of the 20 steps"):
+            one.batch(step)
 
 
 @pytest.mark.parametrize("row_lengths", [(), (64, 80, 100)])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_resume_at_every_step_gives_the_same_rest(shuffle: bool, row_lengths: tuple[int, ...]) -> None:
     config = replace(CONFIG, shuffle=shuffle, row_lengths=row_lengths)
-    plan = BatchPlan(make_rows(30), config, seed=0, epochs=3)
-    whole = list(iterate(plan))
-    assert [batch.step for batch in whole] == list(range(9))
+    batches = Batches(make_rows(30), config, seed=0, epochs=3)
+    whole = list(iterate(batches))
+    assert [batch.step for batch in whole] == list(range(1, 10))
     for start in range(10):
-        rest = list(iterate(plan, start, prefetch=start % 3))
+        rest = list(iterate(batches, start, prefetch=start % 3))
         assert len(rest) == 9 - start
         for one, other in zip(rest, whole[start:], strict=True):
             assert_same(one, other)
@@ -136,58 +139,58 @@ def test_resume_at_every_step_gives_the_same_rest(shuffle: bool, row_lengths: tu
 @pytest.mark.parametrize("row_lengths", [(), (64, 80, 100)])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_together_feed_the_whole_batch(processes: int, row_lengths: tuple[int, ...]) -> None:
-    plan = BatchPlan(make_rows(), replace(CONFIG, row_lengths=row_lengths), seed=0, epochs=1)
+    batches = Batches(make_rows(), replace(CONFIG, row_lengths=row_lengths), seed=0, epochs=1)
     size = CONFIG.rows_per_micro_batch
-    pieces = [list(iterate(plan, 0, range(index, size, processes))) for index in range(processes)]
-    for whole, *parts in zip(iterate(plan), *pieces, strict=True):
-        for name in ARRAYS:
-            filled = [getattr(part, name) for part in parts]
+    pieces = [list(iterate(batches, 0, range(index, size, processes))) for index in range(processes)]
+    for whole, *parts in zip(iterate(batches), *pieces, strict=True):
+        for name in Rows._fields:
+            filled = [getattr(part.rows, name) for part in parts]
             assert all(
                 not x_MRT[:, other::processes].any()
                 for i, x_MRT in enumerate(filled)
                 for other in range(processes)
                 if other != i
             )
-            assert np.array_equal(sum(filled), getattr(whole, name)), name
-        assert {(part.micro_batches, part.tokens, part.packed_rows) for part in parts} == {
-            (whole.micro_batches, whole.tokens, whole.packed_rows)
+            assert np.array_equal(sum(filled), getattr(whole.rows, name)), name
+        assert {(part.micro_batches, part.token_count, part.packed_row_count) for part in parts} == {
+            (whole.micro_batches, whole.token_count, whole.packed_row_count)
         }
 
 
 def test_one_shape_for_the_whole_run() -> None:
-    plan = BatchPlan(make_rows(), replace(CONFIG, rows_per_micro_batch=2), seed=0, epochs=1)
-    batches = list(iterate(plan))
-    assert {batch.tokens_MRT.shape for batch in batches} == {(plan.max_micro_batches, 2, 64)}
-    assert max(batch.micro_batches for batch in batches) == plan.max_micro_batches
-    assert min(batch.micro_batches for batch in batches) < plan.max_micro_batches
+    batches = Batches(make_rows(), replace(CONFIG, rows_per_micro_batch=2), seed=0, epochs=1)
+    every = list(iterate(batches))
+    assert {batch.rows.tokens.shape for batch in every} == {(batches.max_micro_batches, 2, 64)}
+    assert max(batch.micro_batches for batch in every) == batches.max_micro_batches
+    assert min(batch.micro_batches for batch in every) < batches.max_micro_batches
 
 
 def test_a_few_shapes_with_row_lengths() -> None:
     config = replace(CONFIG, row_lengths=(64, 80, 100), rows_per_micro_batch=2, shuffle=True)
-    plan = BatchPlan(make_rows(), config, seed=0, epochs=3)
-    batches = list(iterate(plan))
-    assert {batch.tokens_MRT.shape for batch in batches} == {(m, 2, t) for t, m in plan.shapes.items()}
-    assert 1 < len(plan.shapes) <= 3
-    report = plan.packing
+    batches = Batches(make_rows(), config, seed=0, epochs=3)
+    every = list(iterate(batches))
+    assert {batch.rows.tokens.shape for batch in every} == {(m, 2, t) for t, m in batches.shapes.items()}
+    assert 1 < len(batches.shapes) <= 3
+    report = batches.packing
     assert report.row_lengths == {
-        t: sum(batch.tokens_MRT.shape[2] == t for batch in batches) for t in sorted(plan.shapes)
+        t: sum(batch.rows.tokens.shape[2] == t for batch in every) for t in sorted(batches.shapes)
     }
-    positions = sum(batch.micro_batches * 2 * batch.tokens_MRT.shape[2] for batch in batches)
-    assert report.efficiency == pytest.approx(sum(batch.tokens for batch in batches) / positions)
-    one = BatchPlan(make_rows(), replace(config, row_lengths=()), seed=0, epochs=3)
+    positions = sum(batch.micro_batches * 2 * batch.rows.tokens.shape[2] for batch in every)
+    assert report.efficiency == pytest.approx(sum(batch.token_count for batch in every) / positions)
+    one = Batches(make_rows(), replace(config, row_lengths=()), seed=0, epochs=3)
     assert report.efficiency > one.packing.efficiency
-    for step, batch in enumerate(batches):
-        firsts = sorted(int(example["tokens_MRT"][0]) for example in examples(batch))
-        assert firsts == sorted(int(example["tokens_MRT"][0]) for example in examples(one.batch(step)))
+    for step, batch in enumerate(every, start=1):
+        firsts = sorted(int(example.tokens[0]) for example in examples(batch))
+        assert firsts == sorted(int(example.tokens[0]) for example in examples(one.batch(step)))
 
 
 def test_report_counts_what_batches_hold() -> None:
     rows = replace(make_rows(), dropped=3)
-    plan = BatchPlan(rows, replace(CONFIG, shuffle=True), seed=0, epochs=1.5)
-    batches, report = list(iterate(plan)), plan.packing
-    positions = sum(batch.micro_batches for batch in batches) * 4 * 64
-    assert report.efficiency == pytest.approx(sum(batch.tokens for batch in batches) / positions)
-    assert report.mean_micro_batches == pytest.approx(np.mean([batch.micro_batches for batch in batches]))
+    batches = Batches(rows, replace(CONFIG, shuffle=True), seed=0, epochs=1.5)
+    every, report = list(iterate(batches)), batches.packing
+    positions = sum(batch.micro_batches for batch in every) * 4 * 64
+    assert report.efficiency == pytest.approx(sum(batch.token_count for batch in every) / positions)
+    assert report.mean_micro_batches == pytest.approx(np.mean([batch.micro_batches for batch in every]))
     assert report.saved_against_row_length == pytest.approx(15 * 8 * 64 / positions)
     assert report.saved_against_longest == pytest.approx(15 * 8 * rows.lengths_E.max() / positions)
     assert (report.rows, report.dropped, report.total_steps) == (83, 3, 15)
@@ -207,22 +210,22 @@ def test_report_counts_what_batches_hold() -> None:
 )
 def test_bad_settings(change: dict[str, Any], epochs: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        BatchPlan(make_rows(), replace(CONFIG, **change), seed=0, epochs=epochs)
+        Batches(make_rows(), replace(CONFIG, **change), seed=0, epochs=epochs)
 
 
 def test_bad_starts() -> None:
-    plan = BatchPlan(make_rows(), CONFIG, seed=0, epochs=1)
-    with pytest.raises(UsageError, match="cannot start at step 11: the run has 10 steps"):
-        iterate(plan, 11)
+    batches = Batches(make_rows(), CONFIG, seed=0, epochs=1)
+    with pytest.raises(UsageError, match="cannot go on from step 11: the run has 10 steps"):
+        iterate(batches, 11)
 
 
 def test_memory_does_not_grow() -> None:
-    plan = BatchPlan(make_rows(), CONFIG, seed=0, epochs=200)
+    batches = Batches(make_rows(), CONFIG, seed=0, epochs=200)
 
     def resident() -> int:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    sizes = [resident() for batch in iterate(plan) if batch.step % 500 == 499]
+    sizes = [resident() for batch in iterate(batches) if batch.step % 500 == 0]
     assert len(sizes) == 4
     assert sizes[-1] - sizes[0] < 20e6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_sft.config import DataConfig, Run, Study, TokensConfig, replace
-from jax_sft.data.batches import BatchPlan, iterate
+from jax_sft.data.batches import Batches, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows, run_rows
 from jax_sft.data.rows import RowSet, RowSource
 from jax_sft.errors import JaxSftError, UsageError
@@ -38,24 +38,23 @@ def test_the_same_batches_as_in_memory(tmp_path: Path) -> None:
     disk = prepare(tmp_path)
     assert isinstance(disk, PreparedRows)
     assert (disk.hash, len(disk), disk.dropped) == (memory.hash, 23, 0)
-    for one, other in zip(*(iterate(BatchPlan(r, DATA, 0, 2)) for r in (memory, disk)), strict=True):
-        assert np.array_equal(one.tokens_MRT, other.tokens_MRT)
-        assert np.array_equal(one.targets_MRT, other.targets_MRT)
-        assert np.array_equal(one.weights_MRT, other.weights_MRT)
+    for one, other in zip(*(iterate(Batches(r, DATA, 0, 2)) for r in (memory, disk)), strict=True):
+        for x_MRT, y_MRT in zip(one.rows, other.rows, strict=True):
+            assert np.array_equal(x_MRT, y_MRT)
     tokens_N, is_target_N = disk.take(np.zeros(0, np.int64))
     assert len(tokens_N) == len(is_target_N) == 0
 
 
 def test_a_process_reads_only_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(tmp_path, 24)
-    plan = BatchPlan(prepare(tmp_path), replace(DATA, batch_size=24), 0, 1)
+    batches = Batches(prepare(tmp_path), replace(DATA, batch_size=24), 0, 1)
     taken: list[set[int]] = []
     take = PreparedRows.take
     monkeypatch.setattr(
         PreparedRows, "take", lambda self, rows_B: (taken.append(set(rows_B.tolist())), take(self, rows_B))[1]
     )
     for process in range(2):
-        plan.batch(0, range(process, DATA.rows_per_micro_batch, 2))
+        batches.batch(1, range(process, DATA.rows_per_micro_batch, 2))
     assert taken[0].isdisjoint(taken[1])
     assert taken[0] | taken[1] == set(range(24))
 

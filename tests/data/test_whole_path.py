@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_sft.config import DataConfig, TokensConfig
-from jax_sft.data.batches import BatchPlan, iterate
+from jax_sft.data.batches import Batches, iterate
 from jax_sft.data.prepared import PreparedRows, prepared_rows
 from jax_sft.data.rows import RowSource
 from jax_sft.data.sources import load_rows
@@ -22,16 +22,16 @@ TEMPLATE = load_template(TOKENS, TOKENIZER)
 
 def responses(rows: PreparedRows, data: DataConfig) -> list[str]:
     """What one epoch of batches asks to be learnt, example by example, in the order of the set."""
-    plan = BatchPlan(rows, data, seed=0, epochs=1)
+    batches = Batches(rows, data, seed=0, epochs=1)
     found: dict[int, str] = {}
-    for batch in iterate(plan):
-        numbers = plan.rows_of_step(batch.step)
+    for batch in iterate(batches):
+        numbers = batches.rows_of_step(batch.step)
         learnt: dict[bytes, list[str]] = {}
         for m, r in np.ndindex(batch.micro_batches, data.rows_per_micro_batch):
-            tokens_T, segments_T = batch.tokens_MRT[m, r], batch.segments_MRT[m, r]
+            tokens_T, segments_T = batch.rows.tokens[m, r], batch.rows.segments[m, r]
             for segment in range(1, segments_T.max() + 1):
                 here_T = segments_T == segment
-                targets = batch.targets_MRT[m, r][here_T & (batch.weights_MRT[m, r] > 0)]
+                targets = batch.rows.targets[m, r][here_T & (batch.rows.weights[m, r] > 0)]
                 learnt.setdefault(tokens_T[here_T].tobytes(), []).append(TOKENIZER.decode(targets.tolist()))
         for number in numbers.tolist():
             tokens_N, _ = rows.take(np.array([number]))

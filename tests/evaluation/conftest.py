@@ -27,9 +27,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
     wanted = Engine(MODEL, EVALUATION, (), make_mesh(ParallelismConfig())).abstract_params()
     for seed, run in enumerate((FIRST, SECOND)):
-        template, plan = prepare(study(root), run)
-        steps = snapshot_steps(run.snapshots.schedule, plan.total_steps, plan.steps_per_epoch)
-        with snapshot_store(write_record(study(root), run, plan, template, steps)) as store:
+        template, batches = prepare(study(root), run)
+        steps = snapshot_steps(run.snapshots.schedule, batches.total_steps, batches.steps_per_epoch)
+        with snapshot_store(write_record(study(root), run, batches, template, steps)) as store:
             for step in steps:
                 store.save(step, random_params(wanted, 10 * seed + step))
     return root

@@ -12,6 +12,7 @@ from jax_sft.config import EvaluationConfig, ModelConfig, ParallelismConfig, Sam
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.engine import Engine
 from jax_sft.models.decoder import Params, forward_rows, init_params, logits
+from jax_sft.packed import Rows
 from jax_sft.sharding import make_mesh
 
 MODEL = ModelConfig(
@@ -117,7 +118,7 @@ def generate(
 def _next_tokens(weights: Params, tokens_BT: jax.Array, lengths_B: jax.Array, length: int) -> jax.Array:
     positions_BT = jnp.broadcast_to(jnp.arange(length)[None], tokens_BT.shape)
     segments_BT = (positions_BT < lengths_B[:, None]).astype(jnp.int32)
-    hidden_BTD, _ = forward_rows(weights, MODEL, tokens_BT, positions_BT, segments_BT)
+    hidden_BTD = forward_rows(weights, MODEL, Rows.to_read(tokens_BT, positions_BT, segments_BT))
     last_BD = jnp.take_along_axis(hidden_BTD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
     return logits(weights, MODEL, last_BD).argmax(-1)
 

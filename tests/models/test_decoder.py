@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 
 from jax_sft.config import ModelConfig, Remat, replace
-from jax_sft.models.attention import QUERY_CHUNK
+from jax_sft.models.attention import QUERY_CHUNK, Cached
 from jax_sft.models.decoder import (
     Params,
     forward_rows,
     forward_token,
     init_params,
     logits,
+    prefill_rows,
     rope_tables,
     rotate,
 )
-from jax_sft.models.kv_cache import LayerCache
+from jax_sft.models.kv_cache import KVCache, LayerCache
+from jax_sft.packed import Rows, empty_rows
 
 BASE = ModelConfig(
     vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_size=48
@@ -44,24 +46,25 @@ def random_params(config: ModelConfig, seed: int = 0) -> Params:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def pack(lengths: list[list[int]], T: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random tokens, positions and segments [B, T] of rows that hold examples of these lengths."""
-    tokens_BT, positions_BT, segments_BT = (np.zeros((len(lengths), T), np.int32) for _ in range(3))
+def pack(lengths: list[list[int]], T: int, seed: int = 0) -> Rows:
+    """Packed rows [B, T] that hold examples of these lengths, of random tokens."""
+    rows = empty_rows((len(lengths), T))
     rng = np.random.default_rng(seed)
     for row, examples in enumerate(lengths):
         start = 0
         for number, length in enumerate(examples, start=1):
             part = slice(start, start + length)
-            tokens_BT[row, part] = rng.integers(0, BASE.vocab_size, length)
-            positions_BT[row, part] = np.arange(length)
-            segments_BT[row, part] = number
+            rows.tokens[row, part] = rng.integers(0, BASE.vocab_size, length)
+            rows.positions[row, part] = np.arange(length)
+            rows.segments[row, part] = number
             start += length
-    return tokens_BT, positions_BT, segments_BT
+    return rows
 
 
-def whole_rows(tokens_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def whole_rows(tokens_BT: np.ndarray) -> Rows:
     """The same for rows of one example each."""
-    return tokens_BT, np.broadcast_to(np.arange(tokens_BT.shape[1]), tokens_BT.shape), np.ones_like(tokens_BT)
+    positions_BT = np.broadcast_to(np.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    return Rows.to_read(tokens_BT, positions_BT, np.ones_like(tokens_BT))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -70,53 +73,59 @@ def test_decoding_equals_the_whole_forward_pass(name: str) -> None:
     config, B, T, prompt = CONFIGS[name], 3, 24, (10, 1, 17)
     params = random_params(config)
     tokens_BT = np.random.default_rng(0).integers(0, config.vocab_size, (B, T)).astype(np.int32)
-    hidden_BTD, made = jax.jit(forward_rows, static_argnums=1, static_argnames="keep_cache")(
-        params, config, *whole_rows(tokens_BT), keep_cache=True
-    )
+    hidden_BTD, kept = jax.jit(prefill_rows, static_argnums=1)(params, config, whole_rows(tokens_BT))
     want_BTV = logits(params, config, hidden_BTD)
     # Beyond the prompt the cache holds what an earlier completion left there.
     lengths_B = jnp.asarray(prompt)
     known_B1S1 = (jnp.arange(T)[None] < lengths_B[:, None])[:, None, :, None]
-    cache = tuple(LayerCache(*(jnp.where(known_B1S1, x, 7.0) for x in layer)) for layer in layers(made))
-    step = jax.jit(forward_token, static_argnums=(1, 5))
+    cache = tuple(LayerCache(*(jnp.where(known_B1S1, x, 7.0) for x in layer)) for layer in layers(kept))
+    step = jax.jit(decode_token, static_argnums=1)
     for shift in range(T - max(prompt)):
         position_B = lengths_B + shift
         token_B = jnp.asarray(tokens_BT)[jnp.arange(B), position_B]
-        hidden_BD, cache = step(params, config, token_B, position_B, cache, jnp.float32)
+        hidden_BD, cache = step(params, config, token_B, position_B, cache)
         got_BV, want_BV = logits(params, config, hidden_BD), want_BTV[jnp.arange(B), position_B]
         np.testing.assert_allclose(got_BV, want_BV, atol=1e-4)
         assert np.array_equal(got_BV.argmax(-1), want_BV.argmax(-1))
 
 
-def layers(made: LayerCache | None) -> list[LayerCache]:
-    """Keys and values layer by layer, from the stacked ones of `forward_rows`."""
-    assert made is not None
-    return [LayerCache(k, v) for k, v in zip(made.k_BKSd, made.v_BKSd, strict=True)]
+def decode_token(
+    params: Params, config: ModelConfig, token_B: jax.Array, position_B: jax.Array, cache: KVCache
+) -> tuple[jax.Array, KVCache]:
+    """Hidden states [B, D] of one more token in each slot, and the cache with it."""
+    contexts = [Cached(layer, position_B) for layer in cache]
+    return forward_token(params, config, token_B, position_B, contexts, jnp.float32)
+
+
+def layers(kept: LayerCache) -> list[LayerCache]:
+    """Keys and values layer by layer, from the stacked ones of `prefill_rows`."""
+    return [LayerCache(k, v) for k, v in zip(kept.k_BKSd, kept.v_BKSd, strict=True)]
 
 
 @pytest.mark.parametrize("name", ["llama-like", "qwen3-like"])
 def test_packed_equals_one_example_a_row(name: str) -> None:
     config, params = CONFIGS[name], random_params(CONFIGS[name])
     T = QUERY_CHUNK + 32
-    tokens_BT, positions_BT, segments_BT = pack([[40, 70, 33], [90, 51]], T)
+    rows = pack([[40, 70, 33], [90, 51]], T)
     forward = jax.jit(forward_rows, static_argnums=1)
-    packed_BTD, _ = forward(params, config, tokens_BT, positions_BT, segments_BT)
+    packed_BTD = forward(params, config, rows)
     for row, number in [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]:
-        mine_T = segments_BT[row] == number
+        mine_T = rows.segments[row] == number
         alone_1T = np.zeros((1, T), np.int32)
-        alone_1T[0, : mine_T.sum()] = tokens_BT[row, mine_T]
-        hidden_1TD, _ = forward(params, config, *whole_rows(alone_1T))
+        alone_1T[0, : mine_T.sum()] = rows.tokens[row, mine_T]
+        hidden_1TD = forward(params, config, whole_rows(alone_1T))
         np.testing.assert_allclose(packed_BTD[row, mine_T], hidden_1TD[0, : mine_T.sum()], atol=1e-5)
 
 
 def test_perturbing_an_example_changes_no_bit_of_its_neighbours() -> None:
     config, params = CONFIGS["qwen3-like"], random_params(CONFIGS["qwen3-like"])
-    tokens_BT, positions_BT, segments_BT = pack([[40, 70, 33], [90, 51]], QUERY_CHUNK + 32)
-    changed_BT = np.where((segments_BT == 2), (tokens_BT + 1) % config.vocab_size, tokens_BT)
+    rows = pack([[40, 70, 33], [90, 51]], QUERY_CHUNK + 32)
+    segments_BT = rows.segments
+    changed_BT = np.where(segments_BT == 2, (rows.tokens + 1) % config.vocab_size, rows.tokens)
     forward = jax.jit(forward_rows, static_argnums=1)
     before_BTD, after_BTD = (
-        np.asarray(forward(params, config, tokens, positions_BT, segments_BT)[0])
-        for tokens in (tokens_BT, changed_BT)
+        np.asarray(forward(params, config, rows._replace(tokens=tokens_BT)))
+        for tokens_BT in (rows.tokens, changed_BT)
     )
     neighbours_BT = (segments_BT != 2) & (segments_BT != 0)
     assert np.array_equal(before_BTD[neighbours_BT], after_BTD[neighbours_BT])
@@ -128,7 +137,7 @@ def test_remat_changes_neither_value_nor_gradient(remat: Remat) -> None:
     params, rows = random_params(BASE), pack([[20, 9], [32]], 32)
 
     def loss(params: Params, remat: Remat) -> jax.Array:
-        hidden_BTD, _ = forward_rows(params, BASE, *map(jnp.asarray, rows), remat=remat)
+        hidden_BTD = forward_rows(params, BASE, jax.tree.map(jnp.asarray, rows), remat=remat)
         return jnp.sum(hidden_BTD**2)
 
     run: Any = jax.jit(jax.value_and_grad(loss), static_argnums=1)
@@ -142,8 +151,8 @@ def test_remat_changes_neither_value_nor_gradient(remat: Remat) -> None:
 def test_bfloat16_stays_close() -> None:
     params, rows = random_params(BASE), pack([[20, 9], [32]], 32)
     forward = jax.jit(forward_rows, static_argnums=1, static_argnames="dtype")
-    exact, _ = forward(params, BASE, *rows)
-    rounded, _ = forward(params, BASE, *rows, dtype=jnp.bfloat16)
+    exact = forward(params, BASE, rows)
+    rounded = forward(params, BASE, rows, dtype=jnp.bfloat16)
     assert rounded.dtype == jnp.bfloat16
     assert np.abs(np.asarray(exact) - np.asarray(rounded, np.float32)).mean() < 0.03
 

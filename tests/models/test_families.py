@@ -19,6 +19,7 @@ from jax_sft.models.families import (
     model_config_from_huggingface,
 )
 from jax_sft.models.weights.read import load_pretrained
+from jax_sft.packed import Rows
 from tests.random_models import TOKENS_BT, random_config, tensor_shapes, write_model
 
 GOLDEN_CONFIGS = 16
@@ -29,7 +30,8 @@ def test_logits_equal_those_of_transformers(number: int, tmp_path: Path, golden:
     config, params = load_pretrained(str(write_model(tmp_path, random_config(number))))
     positions_BT = jnp.broadcast_to(jnp.arange(TOKENS_BT.shape[1]), TOKENS_BT.shape)
     segments_BT = jnp.ones_like(positions_BT)
-    hidden_BTD, _ = forward_rows(params, config, jnp.asarray(TOKENS_BT), positions_BT, segments_BT)
+    rows = Rows.to_read(jnp.asarray(TOKENS_BT), positions_BT, segments_BT)
+    hidden_BTD = forward_rows(params, config, rows)
     wanted_BTV = np.load(golden / "random_logits.npz")[str(number)]
     np.testing.assert_allclose(logits(params, config, hidden_BTD), wanted_BTV, atol=1e-4)
 

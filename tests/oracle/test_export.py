@@ -12,10 +12,12 @@ import torch
 import transformers
 
 from jax_sft.config import ModelConfig, TokensConfig
-from jax_sft.models.decoder import forward_rows, forward_token, logits
-from jax_sft.models.kv_cache import LayerCache
+from jax_sft.models.attention import Cached
+from jax_sft.models.decoder import forward_token, logits, prefill_rows
+from jax_sft.models.kv_cache import KVCache, LayerCache
 from jax_sft.models.weights.read import load_pretrained
 from jax_sft.models.weights.write import write_huggingface
+from jax_sft.packed import Rows
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import stop_ids
 from jax_sft.tokens.templates import load_template
@@ -32,18 +34,22 @@ def greedy(params: dict, config: ModelConfig) -> list[int]:
     prompt_1T = jnp.asarray(PROMPT)[None]
     P = prompt_1T.shape[1]
     positions_1T = jnp.arange(P)[None]
-    hidden_1TD, made = forward_rows(
-        params, config, prompt_1T, positions_1T, jnp.ones_like(positions_1T), keep_cache=True
-    )
+    rows = Rows.to_read(prompt_1T, positions_1T, jnp.ones_like(positions_1T))
+    hidden_1TD, made = prefill_rows(params, config, rows)
     cache = tuple(
         LayerCache(*(jnp.pad(x, ((0, 0), (0, 0), (0, NEW_TOKENS), (0, 0))) for x in layer))
         for layer in zip(made.k_BKSd, made.v_BKSd, strict=True)
     )
-    step = jax.jit(forward_token, static_argnums=(1, 5))
+
+    @jax.jit
+    def step(token_1: jax.Array, position_1: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
+        contexts = [Cached(layer, position_1) for layer in cache]
+        return forward_token(params, config, token_1, position_1, contexts, jnp.float32)
+
     token_1 = logits(params, config, hidden_1TD[:, -1]).argmax(-1)
     tokens = [int(token_1[0])]
     for position in range(P, P + NEW_TOKENS - 1):
-        hidden_1D, cache = step(params, config, token_1, jnp.asarray([position]), cache, jnp.float32)
+        hidden_1D, cache = step(token_1, jnp.asarray([position]), cache)
         token_1 = logits(params, config, hidden_1D).argmax(-1)
         tokens.append(int(token_1[0]))
     return tokens

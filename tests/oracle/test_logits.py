@@ -13,6 +13,7 @@ from jax_sft.config import ModelConfig, TokensConfig
 from jax_sft.models.decoder import forward_rows, logits
 from jax_sft.models.weights.gguf import smollm2_config, smollm2_source
 from jax_sft.models.weights.read import load_pretrained
+from jax_sft.packed import Rows
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt
 from jax_sft.tokens.templates import load_template
@@ -40,9 +41,8 @@ def our_logits(
     params: dict, config: ModelConfig, tokens_BT: np.ndarray, dtype: Any = jnp.float32
 ) -> np.ndarray:
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-    hidden_BTD, _ = forward_rows(
-        params, config, jnp.asarray(tokens_BT), positions_BT, jnp.ones_like(positions_BT), dtype
-    )
+    rows = Rows.to_read(jnp.asarray(tokens_BT), positions_BT, jnp.ones_like(positions_BT))
+    hidden_BTD = forward_rows(params, config, rows, dtype)
     return np.asarray(logits(params, config, hidden_BTD))
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jax_sft.config import DataConfig, ModelConfig, OptimizerConfig, Run, Study
-from jax_sft.data.batches import BatchPlan, iterate
+from jax_sft.data.batches import Batches, iterate
 from jax_sft.data.rows import TokenisedRows
-from jax_sft.training.placement import DeviceBatch, PackedRows, place_batch
+from jax_sft.packed import Rows, empty_rows
+from jax_sft.training.placement import DeviceBatch, place_batch
 from jax_sft.training.start import start_state
 from jax_sft.training.step import TrainState, compile_step
 
@@ -41,41 +42,38 @@ def random_rows(count: int = 160, longest: int = 64, seed: int = 0) -> Tokenised
     )
 
 
-def one_example_a_row(plan: BatchPlan, step: int) -> DeviceBatch:
+def one_example_a_row(batches: Batches, step: int) -> DeviceBatch:
     """The rows of a step unpacked, one example to a row, with token-mean weights; fill rows at the end."""
-    rows, numbers = plan.rows, plan.rows_of_step(step)
-    shape = (MICRO_BATCHES * plan.config.rows_per_micro_batch, plan.config.row_length)
-    tokens, targets, positions, segments = (np.zeros(shape, np.int32) for _ in range(4))
-    weights = np.zeros(shape, np.float32)
+    source, numbers = batches.rows, batches.rows_of_step(step)
+    shape = (MICRO_BATCHES * batches.config.rows_per_micro_batch, batches.config.row_length)
+    rows = empty_rows(shape)
     for place, number in enumerate(numbers):
-        part = slice(rows.offsets[number], rows.offsets[number + 1])
-        ids, learnt = rows.tokens_N[part], rows.is_target_N[part]
+        part = slice(source.offsets[number], source.offsets[number + 1])
+        ids, learnt = source.tokens_N[part], source.is_target_N[part]
         n = len(ids)
-        tokens[place, :n], positions[place, :n], segments[place, :n] = ids, np.arange(n), 1
-        targets[place, : n - 1], weights[place, : n - 1] = ids[1:], learnt[1:]
-    weights /= weights.sum()
-    micro = (x.reshape(MICRO_BATCHES, -1, shape[1]) for x in (tokens, targets, positions, segments, weights))
-    return DeviceBatch(PackedRows(*map(jnp.asarray, micro)), jnp.asarray(MICRO_BATCHES))
+        rows.tokens[place, :n], rows.positions[place, :n], rows.segments[place, :n] = ids, np.arange(n), 1
+        rows.targets[place, : n - 1], rows.weights[place, : n - 1] = ids[1:], learnt[1:]
+    rows.weights[:] /= rows.weights.sum()
+    micro_batches = Rows(*(jnp.asarray(x.reshape(MICRO_BATCHES, -1, shape[1])) for x in rows))
+    return DeviceBatch(micro_batches, jnp.asarray(MICRO_BATCHES))
 
 
-def packed(plan: BatchPlan, step: int) -> DeviceBatch:
+def packed(batches: Batches, step: int) -> DeviceBatch:
     """The rows of a step as the loader packs them, with unused micro-batches up to the same shape."""
-    batch = plan.batch(step)
-    assert batch.packed_rows < batch.rows, "nothing was packed"
-    arrays = (batch.tokens_MRT, batch.targets_MRT, batch.positions_MRT, batch.segments_MRT, batch.weights_MRT)
-    room = ((0, MICRO_BATCHES - len(batch.tokens_MRT)), (0, 0), (0, 0))
-    return DeviceBatch(
-        PackedRows(*(jnp.pad(x_MRT, room) for x_MRT in arrays)), jnp.asarray(batch.micro_batches)
-    )
+    batch = batches.batch(step)
+    assert batch.packed_row_count < batch.row_count, "nothing was packed"
+    room = ((0, MICRO_BATCHES - len(batch.rows.tokens)), (0, 0), (0, 0))
+    rows = jax.tree.map(lambda x_MRT: jnp.pad(x_MRT, room), batch.rows)
+    return DeviceBatch(rows, jnp.asarray(batch.micro_batches))
 
 
-def train_steps(run: Run, plan: BatchPlan, mesh: Mesh) -> tuple[TrainState, list[float]]:
-    """The state after all steps of the plan, from the run's first, and their losses."""
+def train_steps(run: Run, batches: Batches, mesh: Mesh) -> tuple[TrainState, list[float]]:
+    """The state after all steps of the batches, from the run's first, and their losses."""
     losses = []
     with jax.set_mesh(mesh):
         state = start_state(Study("study", (run,)), run, mesh)
-        step = compile_step(run, mesh, plan.total_steps)
-        for batch in iterate(plan):
+        step = compile_step(run, mesh, batches.total_steps)
+        for batch in iterate(batches):
             state, metrics = step(state, place_batch(batch, mesh))
             losses.append(float(metrics["loss"]))
     return state, losses

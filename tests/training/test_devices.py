@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 
 from jax_sft.config import ParallelismConfig, replace
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.sharding import make_mesh
 from tests.training.batches import DATA, RUN, random_rows, train_steps
 
 STEPS = 20
 WEIGHTED = replace(RUN, data=replace(DATA, weighting="original", original_ranks=4, original_micro_batch=2))
-PLAN = BatchPlan(random_rows(), WEIGHTED.data, seed=0, epochs=STEPS / 8)
+BATCHES = Batches(random_rows(), WEIGHTED.data, seed=0, epochs=STEPS / 8)
 
 
 def losses(devices: int) -> np.ndarray:
     mesh = make_mesh(ParallelismConfig(fsdp=devices), jax.devices()[:devices])
-    return np.asarray(train_steps(WEIGHTED, PLAN, mesh)[1])
+    return np.asarray(train_steps(WEIGHTED, BATCHES, mesh)[1])
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from jax_sft.models.weights.read import load_pretrained
 from jax_sft.study.document import run_from_json
 from jax_sft.training import loop
 from jax_sft.training.loop import train
-from jax_sft.training.step import DeviceBatch, abstract_state
+from jax_sft.training.placement import DeviceBatch
+from jax_sft.training.step import abstract_state
 from tests.training.runs import LAST, MESH, assert_same, damage, final_state, folder, losses, metrics
 from tests.training.tiny import RUN, study
 
@@ -193,8 +194,8 @@ def spoil(steps: set[int]) -> Spoil:
     """`place_batch`, with a weight that is not a number in the batches of these steps."""
 
     def place_spoilt(batch: Any, mesh: Any) -> DeviceBatch:
-        if batch.step + 1 in steps:
-            batch.weights_MRT[0, 0, 3] = np.nan
+        if batch.step in steps:
+            batch.rows.weights[0, 0, 3] = np.nan
         return place(batch, mesh)
 
     place = loop.place_batch

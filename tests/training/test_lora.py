@@ -13,6 +13,7 @@ from jax_sft.config import LoraConfig, ParallelismConfig, Run, replace
 from jax_sft.errors import UsageError
 from jax_sft.models.decoder import forward_rows, init_params
 from jax_sft.models.lora import fold, merge, split
+from jax_sft.packed import Rows
 from jax_sft.sharding import make_mesh
 from jax_sft.study.check import validate
 from jax_sft.training.loop import train
@@ -69,11 +70,11 @@ def test_a_snapshot_is_the_plain_model_that_computes_the_same(trained: Path) -> 
         lambda a, b: np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=1e-2), snapshot, folded
     )
     tokens_BT = jnp.asarray(np.random.default_rng(0).integers(0, 640, (2, 16)), jnp.int32)
-    rows = (tokens_BT, jnp.tile(jnp.arange(16), (2, 1)), jnp.ones((2, 16), jnp.int32))
-    adapted, _ = forward_rows(jax.device_get(params), ADAPTED.model, *rows, lora=LORA)
-    plain, _ = forward_rows(folded, ADAPTED.model, *rows)
+    rows = Rows.to_read(tokens_BT, jnp.tile(jnp.arange(16), (2, 1)), jnp.ones((2, 16), jnp.int32))
+    adapted = forward_rows(jax.device_get(params), ADAPTED.model, rows, lora=LORA)
+    plain = forward_rows(folded, ADAPTED.model, rows)
     np.testing.assert_allclose(adapted, plain, atol=2e-5)
-    without, _ = forward_rows(jax.device_get(split(params)[1]), ADAPTED.model, *rows)
+    without = forward_rows(jax.device_get(split(params)[1]), ADAPTED.model, rows)
     assert np.abs(adapted - without).max() > 1e-2
 
 

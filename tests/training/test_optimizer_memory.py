@@ -8,7 +8,7 @@ import numpy as np
 
 from jax_sft.checkpoints.store import state_store
 from jax_sft.config import ParallelismConfig, replace
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.sharding import make_mesh
 from jax_sft.training.step import abstract_state
 from tests.training.batches import DATA, RUN, random_rows, train_steps
@@ -23,9 +23,9 @@ def kinds(tree: Any) -> set[str | None]:
 
 
 def test_moments_on_the_host_learn_the_same_and_are_restored_into_either_memory(tmp_path: Path) -> None:
-    plan = BatchPlan(random_rows(), DATA, seed=0, epochs=1)
-    state, losses = train_steps(ON_HOST, plan, MESH)
-    expected, expected_losses = train_steps(RUN, plan, MESH)
+    batches = Batches(random_rows(), DATA, seed=0, epochs=1)
+    state, losses = train_steps(ON_HOST, batches, MESH)
+    expected, expected_losses = train_steps(RUN, batches, MESH)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state, expected)
     assert (kinds(state.opt_state), kinds(state.params)) == ({"pinned_host"}, {"device"})

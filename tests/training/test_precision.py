@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jax_sft.config import OptimizerConfig, ParallelismConfig, Remat, replace
-from jax_sft.data.batches import BatchPlan
+from jax_sft.data.batches import Batches
 from jax_sft.sharding import make_mesh
 from jax_sft.training.step import TrainState, abstract_state
 from tests.training.batches import DATA, RUN, random_rows, train_steps
 
-PLAN = BatchPlan(random_rows(), DATA, seed=0, epochs=1)
+BATCHES = Batches(random_rows(), DATA, seed=0, epochs=1)
 
 
 def types(tree: Any) -> set[Any]:
@@ -23,7 +23,7 @@ def types(tree: Any) -> set[Any]:
 def train(**changes: Any) -> tuple[TrainState, list[float]]:
     run = replace(RUN, **changes)
     mesh = make_mesh(ParallelismConfig(), jax.devices()[:2])
-    state, losses = train_steps(run, PLAN, mesh)
+    state, losses = train_steps(run, BATCHES, mesh)
     assert types(abstract_state(run, mesh)) == types(state)
     return state, losses
 
