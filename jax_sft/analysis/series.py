@@ -10,7 +10,7 @@ from jax_sft.analysis.curves import CurveShape, describe
 from jax_sft.analysis.study import RunResults, StudyResults
 from jax_sft.config import parse_init
 from jax_sft.statistics.bootstrap import ChangeBands, change_bands
-from jax_sft.statistics.intervals import mean_interval, unpaired_change
+from jax_sft.statistics.intervals import change_interval, item_correlation, mean_interval
 from jax_sft.study.records import UnitScores
 
 GROUP_TITLES = {"in_domain": "In domain", "reasoning": "Reasoning", "general": "General", "safety": "Safety"}
@@ -81,7 +81,7 @@ class Series:
         if self.bands is not None:
             return bool(self.bands.mean[i] + self.bands.margin[i] < 0)
         assert self.base is not None
-        _, low, high = unpaired_change(_interval(self.base), _interval(self.after_base[i]))
+        _, low, high = change_interval(_interval(self.base), _interval(self.after_base[i]))
         return low > 0 or high < 0
 
 
@@ -134,7 +134,13 @@ def _benchmark_series(record: StudyResults, run: RunResults, benchmark: str, gro
     )
     later = [unit for unit in units if start is None or unit is not start]
     changes = _paired_changes(start, later, 1 if better else -1) if start is not None else None
-    return _with_shape(series, [changes] if changes is not None else None)
+    if changes is None or start is None:
+        return _with_shape(series, None)
+    last = later[-1].item_scores
+    correlation = item_correlation(
+        *zip(*((start.item_scores[item], last[item]) for item in last), strict=True)
+    )
+    return _with_shape(series, [changes], correlation)
 
 
 def _group_series(
@@ -160,11 +166,20 @@ def _group_series(
         sign = 1 if member.higher_is_better else -1
         changes.append(_paired_changes(start, later, sign) if start is not None else None)
     usable = [change for change in changes if change is not None]
-    return _with_shape(series, usable if len(usable) == len(changes) else None)
+    whole = _with_shape(series, usable if len(usable) == len(changes) else None)
+    finals = [member for member in shares if member.shape and member.points[-1].step == points[-1].step]
+    if whole.shape is None or len(finals) < len(shares):
+        return whole
+    _, low, high = mean_interval(
+        [member.shape.final_gain for member in finals if member.shape],
+        [member.final_low for member in finals],
+        [member.final_high for member in finals],
+    )
+    return replace(whole, final_low=low, final_high=high)
 
 
-def _with_shape(series: Series, changes: list[np.ndarray] | None) -> Series:
-    """Add shape, bands and the interval of the final gain."""
+def _with_shape(series: Series, changes: list[np.ndarray] | None, correlation: float = 0.0) -> Series:
+    """Add shape, bands and the interval of the final gain, whose two scores correlate so over the items."""
     base, later = series.base, series.after_base
     if base is None or not later:
         return series
@@ -172,10 +187,7 @@ def _with_shape(series: Series, changes: list[np.ndarray] | None) -> Series:
     start = _oriented(base, series)
     shape = describe([p.step for p in oriented], [p.score for p in oriented], start.score)
     bands = change_bands(changes) if changes else None
-    if bands is not None:
-        low, high = float(bands.low[-1]), float(bands.high[-1])
-    else:
-        _, low, high = unpaired_change(_interval(start), _interval(oriented[-1]))
+    _, low, high = change_interval(_interval(start), _interval(oriented[-1]), correlation)
     return replace(series, shape=shape, bands=bands, paired=bands is not None, final_low=low, final_high=high)
 
 

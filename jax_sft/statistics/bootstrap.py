@@ -1,4 +1,4 @@
-"""The paired bootstrap of changes over many steps: bands for one step, and for all of them at once."""
+"""The paired bootstrap of changes over many steps: a band that holds for all of them at once."""
 
 import functools
 from collections.abc import Sequence
@@ -12,20 +12,17 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class ChangeBands:
-    """Changes against the base at each step, with two kinds of 95% interval from one paired bootstrap.
+    """Changes against the base at each step, with the margin that holds for all steps at once.
 
-    `low`/`high` hold for one step chosen beforehand (the last). `margin` holds for all steps at once, so
-    that it may judge a step picked because it was the lowest or the highest.
+    The margin may judge a step picked because it was the lowest or the highest.
     """
 
     mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
     margin: np.ndarray
 
 
 def change_bands(changes: Sequence[np.ndarray], seed: int = 0) -> ChangeBands:
-    """Bands for the mean over benchmarks of the mean over items of paired changes.
+    """The band for the mean over benchmarks of the mean over items of paired changes.
 
     `changes` holds one array [items, steps] per benchmark: the item's score at the step minus its score at
     the base. Items are resampled with replacement, the same items for all steps, each benchmark on its own.
@@ -40,11 +37,10 @@ def change_bands(changes: Sequence[np.ndarray], seed: int = 0) -> ChangeBands:
         means_RS += (counts_RI @ change_IS.astype(np.float32)) / len(change_IS)
     means_RS /= len(changes)
     mean_S = np.mean([change.mean(axis=0) for change in changes], axis=0)
-    low_S, high_S = np.quantile(means_RS, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     error_S = means_RS.std(axis=0)
     deviation_RS = np.abs(means_RS - mean_S) / np.where(error_S > 1e-9, error_S, np.inf)
     margin_S = np.quantile(deviation_RS.max(axis=1), LEVEL) * error_S
-    return ChangeBands(mean_S, low_S, high_S, margin_S)
+    return ChangeBands(mean_S, margin_S)
 
 
 @functools.lru_cache(maxsize=4)
