@@ -21,9 +21,16 @@ def home(path: epath.PathLike) -> epath.Path:
     return epath.Path(path) if in_bucket(path) else epath.Path(path).expanduser()
 
 
+def under(folder: epath.PathLike, path: epath.PathLike) -> epath.Path:
+    """A path below a folder (empty: the current one); one from the root or from home on stays what it is."""
+    if in_bucket(path) or not os.fspath(folder):
+        return home(path)
+    return home(folder) / os.fspath(home(path))
+
+
 def absolute(path: epath.PathLike) -> epath.Path:
     """A local path from the root on, its links not followed; one in a bucket as it is."""
-    return epath.Path(path if in_bucket(path) else os.path.abspath(path))
+    return epath.Path(path if in_bucket(path) else os.path.abspath(home(path)))
 
 
 def write_atomically(path: epath.PathLike, text: str) -> None:

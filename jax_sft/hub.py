@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.files import home
 
 _NAME = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 _HUB_ID = re.compile(rf"{_NAME}(@[\w./-]+)?")
@@ -31,7 +32,7 @@ def local_folder(spec: str, patterns: tuple[str, ...]) -> epath.Path:
         UsageError: the hub has no such model, or it is not for everyone.
         JaxSftError: the hub cannot be reached, and the files are not in the cache.
     """
-    folder = epath.Path(spec)
+    folder = home(spec)
     if "://" in spec or not _HUB_ID.fullmatch(spec) or folder.exists():
         return folder
     name, _, revision = spec.partition("@")

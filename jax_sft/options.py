@@ -66,6 +66,16 @@ class VerifyOptions:
     seconds: float = 10.0
     """Time limit for one response."""
 
+    def check(self) -> None:
+        """UsageError naming a flag that is out of range."""
+        if self.keep not in ("one", "all"):
+            raise UsageError(f"--keep {self.keep}: is neither one nor all")
+        for name, least in (("ngram", 1), ("workers", 1), ("max_characters", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: is not at least {least}")
+        if not self.seconds > 0:
+            raise UsageError(f"--seconds {self.seconds}: is not above 0")
+
 
 HBM_SHARE = 0.92
 """The runtime and fragmentation want the rest."""

@@ -11,9 +11,11 @@ from etils import epath
 from jax_sft.errors import UsageError
 from jax_sft.files import (
     absolute,
+    home,
     in_bucket,
     read_json,
     read_jsonl,
+    under,
     write_atomically,
     write_json,
     write_jsonl,
@@ -116,6 +118,23 @@ def test_written_files_can_be_read_by_others(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("text")
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_a_wave_is_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert os.fspath(home("~/a")) == str(tmp_path / "a")
+    assert os.fspath(absolute("~/a")) == str(tmp_path / "a")
+    assert os.fspath(home("a/~")) == "a/~"
+    assert os.fspath(home("gs://bucket/~")) == "gs://bucket/~"
+
+
+def test_what_lies_under_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert os.fspath(under("", "a")) == "a"
+    assert os.fspath(under("~/data", "a")) == str(tmp_path / "data" / "a")
+    for rooted in ("/a", "~/a", "gs://bucket/a"):
+        assert os.fspath(under("data", rooted)) == os.fspath(home(rooted))
+    assert os.fspath(under("gs://bucket/data", "a")) == "gs://bucket/data/a"
 
 
 def test_paths_in_a_bucket_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

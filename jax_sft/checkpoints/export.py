@@ -24,7 +24,7 @@ from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 
 
-def export_snapshot(study: Study, run: Run, step: int, target: str) -> None:
+def export_snapshot(study: Study, run: Run, step: int, target: epath.PathLike) -> None:
     """Write the parameters after `step` updates, bit for bit as stored, with tokenizer and template.
 
     Raises:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 from jax_sft.cli.flags import RunsFlags, chosen_runs, open_study
 from jax_sft.cli.parse import parse_flags
+from jax_sft.files import home
 from jax_sft.options import BuildOptions, VerifyOptions
 from jax_sft.study.check import validate
 from jax_sft.terminal import results
@@ -39,7 +40,7 @@ def data_build(words: list[str], args: list[str]) -> None:
     from jax_sft.sets.build import build
 
     name, folder = words
-    results().print(f"set: {build(name, folder, options)}")
+    results().print(f"set: {build(name, home(folder), options)}")
 
 
 def data_verify(words: list[str], args: list[str]) -> None:
@@ -51,9 +52,10 @@ def data_verify(words: list[str], args: list[str]) -> None:
     from jax_sft.sets.verify import verify
 
     options = VerifyOptions(**{each.name: getattr(flags, each.name) for each in fields(VerifyOptions)})
+    options.check()
     console = results()
-    pool, out = words
-    console.print(str(verify(pool, out, options, flags.benchmarks, console)))
+    pool, out = map(home, words)
+    console.print(str(verify(pool, out, options, map(home, flags.benchmarks), console)))
 
 
 def data_describe(words: list[str], args: list[str]) -> None:
@@ -64,7 +66,7 @@ def data_describe(words: list[str], args: list[str]) -> None:
 
     console = results()
     runs = [study.run(name) for name in chosen_runs(study, flags.runs)]
-    describe(study, runs, flags.page, console)
+    describe(study, runs, home(flags.page), console)
     console.print(f"page: {flags.page}")
 
 

@@ -29,6 +29,7 @@ from jax_sft.cli.flags import (
 )
 from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, parse_known_flags
 from jax_sft.config import EvaluationConfig, Run, replace
+from jax_sft.files import home
 from jax_sft.options import BuildOptions, PlanOptions
 from jax_sft.study.check import validate
 from jax_sft.study.folder import run_file
@@ -163,7 +164,7 @@ def export(words: list[str], args: list[str]) -> None:
     study = load_study(run_file(folder))
     from jax_sft.checkpoints.export import export_snapshot
 
-    export_snapshot(study, study.runs[-1], number(step, "STEP"), target)
+    export_snapshot(study, study.runs[-1], number(step, "STEP"), home(target))
 
 
 def _configs() -> Path:

@@ -12,6 +12,7 @@ from jax_sft.config import DataConfig
 from jax_sft.data.columns import file_options, row_of
 from jax_sft.data.records import SUFFIXES, Record, is_built_set, read_records
 from jax_sft.errors import UsageError
+from jax_sft.files import under
 from jax_sft.hub import data_files
 from jax_sft.tasks.rows import GENERATORS, Row, generated_rows
 
@@ -139,4 +140,4 @@ def _paths(source: str, data_root: str) -> list[epath.Path]:
     """The files of a data set on the hub, or the one file or built set that is named."""
     if source.startswith("hub:"):
         return data_files(source)
-    return [epath.Path(data_root) / source if data_root else epath.Path(source)]
+    return [under(data_root, source)]

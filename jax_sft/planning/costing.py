@@ -10,6 +10,7 @@ from pathlib import Path
 from jax_sft.checkpoints.store import STATES_KEPT
 from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.files import home
 from jax_sft.generation.engine import fill_ways
 from jax_sft.models.kernels.splash import block_size
 from jax_sft.models.size import model_flops
@@ -40,7 +41,7 @@ class Prices:
 
 def load_prices(path: str = "") -> Prices:
     """The price table of a TOML file, by default the package's; UsageError naming what is wrong with it."""
-    place = Path(path) if path else resources.files("jax_sft.planning") / "prices.toml"
+    place = home(path) if path else resources.files("jax_sft.planning") / "prices.toml"
     try:
         table = tomllib.loads(place.read_text())
     except FileNotFoundError:

@@ -49,7 +49,8 @@ def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath
 def make_plan(study: Study, runs: Sequence[Run], options: PlanOptions, console: Console) -> StudyPlan:
     """The plan as data; `console` is told what is being compiled."""
     options.check()
-    topologies = tuple(parse_topology(text) for each in options.chips for text in each.split(","))
+    names = [name for text in options.chips for name in text.split(",") if name.strip()]
+    topologies = tuple(map(parse_topology, names))
     prices, sweep = load_prices(options.prices), sweep_workload(study, options.completion_share)
     plans = []
     for run in runs:

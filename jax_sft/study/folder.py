@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from jax_sft.config import Study
+from jax_sft.files import home
 
 RUN_FILE, STUDY_FILE, COMPLETIONS = "run.json", "study.json", "completions.jsonl"
 _BENCHMARKS, _REPORT, _PLAN, _PREPARED = "benchmarks", "report", "plan", "prepared"
@@ -27,7 +28,7 @@ RESERVED_STUDIES = (_PREPARED,)
 
 def study_folder(study: Study) -> epath.Path:
     """<root>/<study>"""
-    return epath.Path(study.root) / study.name
+    return home(study.root) / study.name
 
 
 def study_file(folder: epath.PathLike) -> epath.Path:
@@ -52,7 +53,7 @@ def plan_folder(study: Study) -> epath.Path:
 
 def prepared_folder(study: Study) -> epath.Path:
     """Where `jax-sft data prepare` puts rows, for all studies of a root."""
-    return epath.Path(study.root) / _PREPARED
+    return home(study.root) / _PREPARED
 
 
 def run_folder(study: Study, run: str) -> epath.Path:
@@ -62,7 +63,7 @@ def run_folder(study: Study, run: str) -> epath.Path:
 
 def run_file(folder: epath.PathLike) -> epath.Path:
     """The run's record, in its folder."""
-    return epath.Path(folder) / RUN_FILE
+    return home(folder) / RUN_FILE
 
 
 def metrics_file(folder: epath.PathLike) -> epath.Path:

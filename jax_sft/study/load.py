@@ -1,10 +1,13 @@
 """Studies out of Python files, and out of the folders that earlier commands wrote."""
 
 import dataclasses
+import importlib
 import re
 import sys
 import traceback
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from etils import epath
 
@@ -83,10 +86,11 @@ def _execute(place: epath.Path) -> Study:
     """Run a study file; its mistakes become UsageErrors with file and line."""
     module = types.ModuleType(f"study_{place.stem}")
     module.__file__ = str(place)
-    sys.modules[module.__name__] = module
     try:
-        exec(compile(place.read_text(), str(place), "exec"), vars(module))
-        made = module.study() if callable(getattr(module, "study", None)) else None
+        with _neighbours_importable(place.parent):
+            sys.modules[module.__name__] = module
+            exec(compile(place.read_text(), str(place), "exec"), vars(module))
+            made = module.study() if callable(getattr(module, "study", None)) else None
     except JaxSftError:
         raise
     except SyntaxError as error:
@@ -102,6 +106,23 @@ def _execute(place: epath.Path) -> Study:
         return study_from_json(study_to_json(made), where=str(place))
     except TypeError as error:
         raise UsageError(f"{place}: {error}; a field holds numbers, text or another config class") from error
+
+
+@contextmanager
+def _neighbours_importable(folder: epath.Path) -> Iterator[None]:
+    """Let a study import the files beside it, as a script does; none of them is left to the next study."""
+    before, path, writes = set(sys.modules), sys.path[:], sys.dont_write_bytecode
+    sys.path[:0] = [str(folder)]
+    sys.dont_write_bytecode = True  # a folder of studies holds what its owner put there
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, writes
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and epath.Path(file).is_relative_to(folder):
+                del sys.modules[name]
 
 
 def _explain(error: Exception) -> str:

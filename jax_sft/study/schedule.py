@@ -22,7 +22,7 @@ def snapshot_steps(
     """
     steps: set[int] = set()
     reached = 0
-    for piece in (piece.strip() for piece in schedule.split(",")):
+    for piece in (piece.strip() for piece in schedule.strip().removesuffix(",").split(",")):
         where = f"snapshots.{field}: `{piece}`"
         if match := _EVERY.match(piece):
             every, until = int(match[1]), int(match[2] or total_steps)

@@ -15,6 +15,7 @@ from etils import epath
 import jax_sft.tasks
 from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
+from jax_sft.files import under
 from jax_sft.options import fitting
 from jax_sft.study.records import Item, Verdict
 
@@ -149,7 +150,7 @@ def user(content: str) -> tuple[dict[str, str], ...]:
 def source_file(config: BenchmarkConfig, data_root: str, default: str, remedy: str) -> epath.Path:
     """The file of items: `config.path`, or `default`, under `data_root`; UsageError says where it looked."""
     name = config.path or default
-    path = epath.Path(data_root) / name if data_root else epath.Path(name)
+    path = under(data_root, name)
     if not path.exists():
         raise UsageError(
             f"benchmark {config.name}: no file {path} (path {name!r} under data_root {data_root!r}); {remedy}"

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from jax_sft.cli.main import main
-from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study, replace
+from jax_sft.config import BenchmarkConfig, DataConfig, ModelConfig, Run, Study, replace
+from jax_sft.data.sources import load_rows
 from jax_sft.errors import JaxSftError
 from jax_sft.files import write_json
 from jax_sft.models.families import model_config_from_huggingface
+from jax_sft.models.weights.read import pretrained_config
 from jax_sft.study.document import run_to_json, study_to_json
+from jax_sft.study.folder import run_folder
+from jax_sft.tasks.task import load_items
 from tests.random_models import random_config, write_model
 
 pytestmark = pytest.mark.short
@@ -203,3 +207,21 @@ def test_help_is_quick_because_it_loads_no_jax() -> None:
     code = "import sys; from jax_sft.cli import main; main.main(['train', '-h']); print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
+
+
+def test_a_wave_is_home_in_every_path(
+    calls: list[Any], study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1", "response": "2"}\n')
+    (tmp_path / "items.jsonl").write_text('{"question": "1 + 1", "answer": "#### 2"}\n')
+    weights = write_model(tmp_path / "weights", random_config(0))
+    assert main(["train", "~/runs/small", "--runs", "cot", "--root", "~/there"]) == 0
+    assert run_folder(calls[0][1], "cot") == tmp_path / "there" / "small" / "cot"
+    assert pretrained_config("~/weights") == pretrained_config(str(weights))
+    assert len(load_rows(DataConfig(source="rows.jsonl"), 0, "~")) == 1
+    assert len(load_rows(DataConfig(source="~/rows.jsonl"), 0, "elsewhere")) == 1
+    assert len(load_items(BenchmarkConfig("gsm8k", path="~/items.jsonl"), "elsewhere")) == 1
+    monkeypatch.setattr("jax_sft.checkpoints.export.export_snapshot", lambda *args: calls.append(args))
+    assert main(["export", "~/runs/small/base", "10", "~/exported"]) == 0
+    assert calls[-1][2:] == (10, tmp_path / "exported")

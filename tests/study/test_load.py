@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_a_study_survives_json() -> None:
     options = again.runs[0].data.options
     assert [type(value) for value in options.values()] == [int, bool, float, str]
     assert run_from_json(run_to_json(STUDY.runs[1])) == STUDY.runs[1]
+
+
+def test_a_study_may_import_its_neighbours(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "shared.py").write_text(f"NAME = {name!r}\n")
+        file = study_file(folder, "Run(name=shared.NAME)")
+        file.write_text(f"import shared\n{file.read_text()}")
+        path, modules = sys.path[:], set(sys.modules)
+        # Twice, and a neighbour of the same name beside another study: each finds its own.
+        assert [load_study(file).runs[0].name for _ in range(2)] == [name, name]
+        assert (sys.path, set(sys.modules)) == (path, modules)
+        assert sorted(entry.name for entry in folder.iterdir()) == ["mine.py", "shared.py"]
+    (tmp_path / "first" / "shared.py").write_text("raise ValueError('odd')\n")
+    with pytest.raises(UsageError, match=r"mine\.py, line 1: ValueError: odd"):
+        load_study(tmp_path / "first" / "mine.py")
+    assert (sys.path, set(sys.modules)) == (path, modules)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.short
         ("0.5 epochs", 27, 9, [5]),
         ("40, last, 40, 0", 40, 80, [0, 40]),
         ("  3 ,last  ", 9, 9, [3, 9]),
+        ("3, last,", 9, 9, [3, 9]),
+        ("3, last , ", 9, 9, [3, 9]),
     ],
 )
 def test_schedules(schedule: str, total: int, per_epoch: float, steps: list[int]) -> None:
@@ -46,6 +48,8 @@ def test_schedules(schedule: str, total: int, per_epoch: float, steps: list[int]
         ("first", "`first` is not understood"),
         ("10,,20", "`` is not understood"),
         ("", "`` is not understood"),
+        (",", "`` is not understood"),
+        ("10,,", "`` is not understood"),
         ("²", "`²` is not understood"),
         ("every 641", "`every 641` names no step of a run of 640"),
     ],
