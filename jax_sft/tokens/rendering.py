@@ -1,8 +1,4 @@
-"""Conversations to token ids and loss masks: rendered once, tokenised once, masked by character offsets.
-
-Text that came from a user or a response never turns into a special token, even when it spells one: such
-strings are replaced by unused characters before the template sees them and put back before tokenising.
-"""
+"""Conversations to token ids and loss masks: rendered once, tokenised once, masked by character offsets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from jax_sft.errors import UsageError
+from jax_sft.tokens.marks import PROBE, Marks, find_marks
 from jax_sft.tokens.templates import ChatTemplate, Message
+from jax_sft.tokens.thoughts import after_prompt, together
 from jax_sft.tokens.tokenizer import Offsets, Tokenizer
 
 End = Literal["end_of_text", "end_of_turn"]
-
-# Supplementary private use area A: 65,534 characters that no tokenizer and no sane text gives a meaning.
-_PRIVATE_USE = range(0xF0000, 0xFFFFE)
+Tools = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -32,34 +28,55 @@ class RenderedRow:
 
 
 def render_row(
-    tokenizer: Tokenizer, template: ChatTemplate, end: End, messages: Sequence[Message], response: str
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    end: End,
+    messages: Sequence[Message],
+    response: str | Message,
+    tools: Tools = (),
 ) -> RenderedRow:
     """Tokens of a prompt, the response to it and the token that closes it.
 
     A token made from both prompt and response characters is a target: the mask is the one that
     transformers derives from the same offsets.
 
+    Args:
+        tokenizer: makes the tokens.
+        template: writes the turns.
+        end: what closes the response.
+        messages: the turns of the prompt.
+        response: its text; or the assistant's turn with `reasoning_content` or `tool_calls`, which the
+            template writes.
+        tools: the functions that the prompt offers, as JSON schemas.
+
     Raises:
-        UsageError: the template fails, or leaves the last message out.
+        UsageError: the template fails, or leaves something out.
     """
-    marks = _marks(tokenizer, [messages, response])
-    prompt = _render_prompt_text(template, _mark(messages, marks))
-    closing = tokenizer.backend.id_to_token(end_id(tokenizer, template, end))
-    ids, offsets = _encode(tokenizer, prompt + _mark(response, marks) + closing, marks)
-    prompt_length = len(_unmark(prompt, marks))
+    marks = find_marks(tokenizer, template, [*messages, {"role": "assistant", "response": response}], tools)
+    turns, tools, answer = marks.hide_turns(messages), marks.hide(tools), marks.hide(response, "assistant")
+    prompt = _render_prompt_text(template, turns, tools)
+    if isinstance(answer, str):
+        learnt = after_prompt(template, prompt, answer) + _closing(tokenizer, template, end)
+    else:
+        written = _write_turn(template, turns, answer, prompt, tools)
+        learnt = _close(tokenizer, template, end, written)
+    ids, offsets = _encode(tokenizer, prompt + learnt, marks)
+    prompt_length = len(marks.show(prompt))
     ends_T = np.fromiter((stop for _, stop in offsets), np.int64, len(offsets))
     return RenderedRow(np.asarray(ids, np.int32), ends_T > prompt_length)
 
 
-def render_prompt(tokenizer: Tokenizer, template: ChatTemplate, messages: Sequence[Message]) -> np.ndarray:
+def render_prompt(
+    tokenizer: Tokenizer, template: ChatTemplate, messages: Sequence[Message], tools: Tools = ()
+) -> np.ndarray:
     """int32 [T]: tokens of a conversation up to the header that opens the assistant's turn.
 
     Raises:
-        UsageError: the template fails, or leaves the last message out.
+        UsageError: the template fails, or leaves something out.
     """
-    marks = _marks(tokenizer, messages)
-    ids, _ = _encode(tokenizer, _render_prompt_text(template, _mark(messages, marks)), marks)
-    return np.asarray(ids, np.int32)
+    marks = find_marks(tokenizer, template, messages, tools)
+    text = _render_prompt_text(template, marks.hide_turns(messages), marks.hide(tools))
+    return np.asarray(_encode(tokenizer, text, marks)[0], np.int32)
 
 
 def end_id(tokenizer: Tokenizer, template: ChatTemplate, end: End) -> int:
@@ -78,29 +95,90 @@ def stop_ids(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def _end_of_turn_id(tokenizer: Tokenizer, template: ChatTemplate) -> int:
-    probe = chr(_PRIVATE_USE[-1])
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": probe}]
-    _, found, tail = template.render(turns).rpartition(probe)
+    special = set(tokenizer.special_tokens.values())
+    tail = tokenizer.encode(end_of_turn_text(template))
+    return next((number for number in tail if number in special), tokenizer.eos_id)
+
+
+def end_of_turn_text(template: ChatTemplate) -> str:
+    """What the template writes after an assistant's message that ends the conversation."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
+    _, found, tail = template.render(turns).rpartition(PROBE)
     if not found:
         raise UsageError(f"chat template {template.name} leaves the assistant's message out")
-    special = set(tokenizer.special_tokens.values())
-    return next((number for number in tokenizer.encode(tail) if number in special), tokenizer.eos_id)
+    return tail
 
 
-def _render_prompt_text(template: ChatTemplate, messages: Sequence[Message]) -> str:
+def _closing(tokenizer: Tokenizer, template: ChatTemplate, end: End) -> str:
+    return tokenizer.backend.id_to_token(end_id(tokenizer, template, end)) or ""
+
+
+def _render_prompt_text(template: ChatTemplate, messages: Sequence[Message], tools: Tools) -> str:
     if not messages:
         raise UsageError("a row needs at least one message before the response; this one has none")
-    text = template.render(messages, add_generation_prompt=True)
-    content = messages[-1].get("content")
+
+    def render(turns: Sequence[Message], offered: Tools) -> str:
+        return template.render(turns, add_generation_prompt=True, tools=list(offered) or None)
+
+    text, last = render(messages, tools), messages[-1]
+    content = last.get("content")
+    # A template may write the content otherwise, as JSON for example: then the text changes with it.
     if isinstance(content, str) and content.strip() not in text:
-        raise UsageError(f"chat template {template.name} leaves the last message out: {content[:60]!r}")
+        other = [*messages[:-1], {**last, "content": PROBE}]
+        if render(other, tools) == text:
+            raise UsageError(f"chat template {template.name} leaves the last message out: {content[:60]!r}")
+    if tools and render(messages, ()) == text:
+        raise UsageError(f"chat template {template.name} leaves the tools out; use one that writes them")
+    if any(name not in text for message in messages for name in _called(message)):
+        raise UsageError(f"chat template {template.name} leaves tool_calls out; use one that writes them")
     return text
 
 
-def _encode(tokenizer: Tokenizer, text: str, marks: Mapping[str, str]) -> tuple[list[int], Offsets]:
+def _write_turn(
+    template: ChatTemplate, messages: Sequence[Message], turn: Message, prompt: str, tools: Tools
+) -> str:
+    """What the template writes after the prompt for a turn with fields of its own.
+
+    Where it does not know `reasoning_content`, the thought stands in the content, between think tags.
+    """
+    thought, calls = str(turn.get("reasoning_content", "")), _called(turn)
+    content = together(thought, turn.get("content") or "") if thought else turn.get("content")
+    inside = {key: value for key, value in turn.items() if key != "reasoning_content"} | {"content": content}
+    problem = ""
+    for candidate in (turn, inside):
+        try:
+            whole = template.render([*messages, candidate], tools=list(tools) or None)
+        except UsageError as error:
+            problem = f": {error}"
+            continue
+        written = whole.removeprefix(prompt)
+        if whole.startswith(prompt) and thought.strip() in written and all(name in written for name in calls):
+            return written
+    if calls:
+        raise UsageError(f"chat template {template.name} does not write the answer's tool_calls{problem}")
+    return after_prompt(template, prompt, str(content)) + end_of_turn_text(template)
+
+
+def _close(tokenizer: Tokenizer, template: ChatTemplate, end: End, written: str) -> str:
+    """The assistant's turn as the template wrote it, closed by one token and nothing after it."""
+    text = written.rstrip()
+    endings = [token for token in tokenizer.special_tokens if text.endswith(token)]
+    ending = max(set(endings) - tokenizer.tags, key=len, default="")
+    if ending and end == "end_of_turn":
+        return text
+    body = text.removesuffix(ending) if ending else written.removesuffix(end_of_turn_text(template))
+    return body + _closing(tokenizer, template, end)
+
+
+def _called(message: Message) -> set[str]:
+    """Names of the functions that a turn calls."""
+    return {str((call.get("function") or call).get("name")) for call in message.get("tool_calls") or ()}
+
+
+def _encode(tokenizer: Tokenizer, text: str, marks: Marks) -> tuple[list[int], Offsets]:
     """Ids and offsets of marked text, the offsets counted in the text without marks."""
     ids, offsets = tokenizer.encode_with_offsets(text)
-    if not marks:
+    if not marks.everywhere:
         return ids, offsets
     # With the marks in place, whatever is special was written by the template: cut the text there and
     # tokenise what lies between as plain text.
@@ -110,7 +188,7 @@ def _encode(tokenizer: Tokenizer, text: str, marks: Mapping[str, str]) -> tuple[
     result_offsets: Offsets = []
     done, position = 0, 0
     for number, (start, stop) in [*written, (-1, (len(text), len(text)))]:
-        piece = _unmark(text[done:start], marks)
+        piece = marks.show(text[done:start])
         if piece:
             piece_ids, piece_offsets = tokenizer.encode_plain(piece)
             result_ids += piece_ids
@@ -122,45 +200,3 @@ def _encode(tokenizer: Tokenizer, text: str, marks: Mapping[str, str]) -> tuple[
             position += stop - start
         done = stop
     return result_ids, result_offsets
-
-
-def _marks(tokenizer: Tokenizer, value: Any) -> dict[str, str]:
-    """For every special token spelt somewhere in `value`, a character that occurs nowhere in it."""
-    texts = list(_strings(value))
-    spelt = [token for token in tokenizer.special_tokens if any(token in text for text in texts)]
-    if not spelt:
-        return {}
-    used = set().union(*texts)
-    unused = (chr(number) for number in _PRIVATE_USE if chr(number) not in used)
-    # Longest first: one special token may be part of another.
-    return dict(zip(sorted(spelt, key=len, reverse=True), unused, strict=False))
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, Sequence):
-        return [text for entry in value for text in _strings(entry)]
-    return []
-
-
-def _mark(value: Any, marks: Mapping[str, str]) -> Any:
-    if not marks:
-        return value
-    if isinstance(value, str):
-        for token, mark in marks.items():
-            value = value.replace(token, mark)
-        return value
-    if isinstance(value, Mapping):
-        return {key: _mark(entry, marks) for key, entry in value.items()}
-    if isinstance(value, Sequence):
-        return [_mark(entry, marks) for entry in value]
-    return value
-
-
-def _unmark(text: str, marks: Mapping[str, str]) -> str:
-    for token, mark in marks.items():
-        text = text.replace(mark, token)
-    return text

@@ -1,5 +1,6 @@
 """A tokenizer: one thin class over the `tokenizers` library."""
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,9 @@ Offsets = list[tuple[int, int]]
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 """What tokenizer_config.json names, and every chat template sees."""
+
+
+_TAG = re.compile(r"<[A-Za-z][\w-]*>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,14 @@ class Tokenizer:
         """Every special token and its id."""
         added = self.backend.get_added_tokens_decoder()
         return {token.content: number for number, token in sorted(added.items()) if token.special}
+
+    @cached_property
+    def tags(self) -> frozenset[str]:
+        """Special tokens that mark up the model's own text: pairs `<name>` and `</name>`, as `<think>`."""
+        special, named = self.special_tokens, set(self.named_tokens.values())
+        opening = [token for token in special if _TAG.fullmatch(token) and f"</{token[1:]}" in special]
+        pairs = [{token, f"</{token[1:]}"} for token in opening]
+        return frozenset().union(*(pair for pair in pairs if not pair & named))
 
     @cached_property
     def named_tokens(self) -> dict[str, str]:
@@ -92,7 +104,13 @@ class Tokenizer:
         return encoding.ids, encoding.offsets
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        """Text of `ids`; bytes that do not make a character yet become U+FFFD."""
+        """Text of `ids`; bytes that do not make a character yet become U+FFFD.
+
+        `skip_special_tokens` leaves out those that steer the model, but not its tags.
+        """
+        if skip_special_tokens and self.tags:
+            silent = {number for token, number in self.special_tokens.items() if token not in self.tags}
+            return self.backend.decode([i for i in ids if i not in silent], skip_special_tokens=False)
         return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def save(self, folder: epath.PathLike, chat_template: str | None = None) -> None:
