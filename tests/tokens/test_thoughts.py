@@ -21,13 +21,12 @@ CHATML = ChatTemplate(BUILT_IN["chatml"], "chatml")
 OPENS = ChatTemplate(
     BUILT_IN["chatml"].replace("assistant\\n' }}{% endif", "assistant\\n<think>\\n' }}{% endif"), "opens"
 )
-    BUILT_IN["chatml"].replace("assistant\\n' }}{% endif", "assistant\\n<think>\\n' }}{% endif"), "opens"
-)
 """Like Qwen3.5's."""
 DISTILL = ChatTemplate(
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|im_start|>' + message['content'] }}"
     "{% else %}{% set content = message['content'] %}{% if '</think>' in content %}"
-    "{% set content = content.split('</think>')[-1] %}{% endif %}{{ content + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% set content = content.split('</think>')[-1] %}{% endif %}{{ content + '<|im_end|>' }}{% endif %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|pad|><think>\\n' }}{% endif %}",
     "distill",
 )
@@ -144,7 +143,8 @@ def test_tags_around_turns_stay_text(tokenizer: Tokenizer) -> None:
     backend.add_special_tokens([AddedToken(tag, special=True) for tag in ("<bot>", "</bot>", "<s>", "</s>")])
     own = Tokenizer("own", backend, {**tokenizer.settings, "eos_token": "</s>"})
     template = ChatTemplate(
-        "{% for m in messages %}{{ m.content if m.role == 'user' else '<bot>' + m.content + '</bot>' }}{% endfor %}"
+        "{% for m in messages %}"
+        "{{ m.content if m.role == 'user' else '<bot>' + m.content + '</bot>' }}{% endfor %}"
         "{% if add_generation_prompt %}<bot>{% endif %}",
         "own",
     )
@@ -157,7 +157,8 @@ def test_a_thought_of_its_own_is_written_as_the_template_writes_it(tokenizer: To
     turn = {"role": "assistant", "content": "4", "reasoning_content": "two and two"}
     apart_from = ChatTemplate(
         "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.reasoning_content %}"
-        "{{ '[THINK]' + m.reasoning_content + '[/THINK]' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{{ '[THINK]' + m.reasoning_content + '[/THINK]' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}",
         "brackets",
     )
