@@ -3,6 +3,7 @@
 With WANDB_PROJECT in the environment, Weights & Biases gets the same numbers.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -181,7 +182,10 @@ class MetricsLog:
 
 
 def _wandb_run(folder: epath.Path) -> Any:
-    """The Weights & Biases run of this folder, named <study>-<run>; a resumed run goes on in the same one."""
+    """The Weights & Biases run of this folder, named <study>-<run>; a resumed run goes on in the same one.
+
+    Its id says when the run was first started too: the same study under another root is another run.
+    """
     try:
         import wandb
     except ImportError:
@@ -189,7 +193,22 @@ def _wandb_run(folder: epath.Path) -> Any:
             "WANDB_PROJECT is set, but wandb is not installed: pip install wandb, or unset it"
         ) from None
     name = f"{folder.parent.name}-{folder.name}"
-    return wandb.init(project=os.environ["WANDB_PROJECT"], id=name, name=name, resume="allow")
+    digest = hashlib.sha256(repr(first_started(folder)).encode()).hexdigest()[:10]
+    # Of an id 128 characters count.
+    chosen = f"{name[:100]}-{digest}"
+    return wandb.init(project=os.environ["WANDB_PROJECT"], id=chosen, name=name, resume="allow")
+
+
+def first_started(folder: epath.Path) -> float:
+    """When the run in this folder was first started (Unix time); from now on, when it is new."""
+    path = started_file(folder)
+    if not path.exists():
+        write_json(path, {"time": time.time()})
+    value = read_json(path)
+    started = value.get("time") if isinstance(value, dict) else None
+    if not isinstance(started, int | float):
+        raise UsageError(f"{path}: says no time; remove the file, and goodput counts from now on")
+    return started
 
 
 def _earlier_lines(path: epath.Path) -> Iterator[dict[str, Any]]:
@@ -256,10 +275,7 @@ class Throughput:
         """`spent` are the productive seconds of the steps before those that this process makes."""
         self._run, self._spent = run, spent
         self._devices, self._peak = jax.device_count(), PEAK_FLOPS.get(jax.devices()[0].device_kind)
-        path = started_file(folder)
-        if not path.exists():
-            write_json(path, {"time": time.time()})
-        self._started = read_json(path)["time"]
+        self._started = first_started(folder)
         self._lengths: set[int] = set()
 
     def of(self, batch: Batch, seconds: float) -> dict[str, float]:
