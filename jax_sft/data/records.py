@@ -12,6 +12,7 @@ from etils import epath
 
 from jax_sft.errors import UsageError
 from jax_sft.tasks.rows import Row
+from jax_sft.tokens.thoughts import apart
 
 Record = tuple[int, Mapping[str, Any]]
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -40,22 +41,27 @@ def _built_set(path: epath.Path) -> Iterator[Record]:
 
     rows = tfds.builder_from_directory(path).as_data_source(split="train")
     for number in range(len(rows)):
-        row = rows[number]
-        roles, contents = row["messages"]["role"], row["messages"]["content"]
-        messages = [
-            {"role": role.decode(), "content": content.decode()}
-            for role, content in zip(roles, contents, strict=True)
-        ]
-        yield (
-            number + 1,
-            {
-                "id": row["id"].decode(),
-                "messages": messages,
-                "response": row["response"].decode(),
-                "advantage": float(row["advantage"]),
-                "correct": None if row["correct"] < 0 else bool(row["correct"]),
-            },
-        )
+        yield number + 1, _set_record(rows[number])
+
+
+def _set_record(example: Mapping[str, Any]) -> dict[str, Any]:
+    """The row that `set_example` wrote, in the columns of a file."""
+    more = json.loads(example.get("more") or b"{}")
+    roles, contents = example["messages"]["role"], example["messages"]["content"]
+    messages = [
+        {"role": role.decode(), "content": content.decode()}
+        for role, content in zip(roles, contents, strict=True)
+    ]
+    if turns := more.pop("turns", None):
+        messages = [message | extra for message, extra in zip(messages, turns, strict=True)]
+    response = example["response"].decode()
+    return more | {
+        "id": example["id"].decode(),
+        "messages": messages,
+        "response": apart(response)[1] if "reasoning_content" in more else response,
+        "advantage": float(example["advantage"]),
+        "correct": None if example["correct"] < 0 else bool(example["correct"]),
+    }
 
 
 def set_features() -> Any:
@@ -70,19 +76,34 @@ def set_features() -> Any:
             "response": text,
             "advantage": np.float32,
             "correct": np.int8,
+            # JSON: what turns and rows of few sets have.
+            "more": text,
         }
     )
 
 
 def set_example(row: Row) -> dict[str, Any]:
-    """A row in those columns; `_built_set` reads it back."""
+    """A row in those columns; `_set_record` reads it back."""
+    fields: dict[str, Any] = {"tools": row.tools, "tool_calls": row.tool_calls}
+    fields |= {"reasoning_content": apart(row.response)[0]} if row.reasoning_apart else {}
+    fields["turns"] = [_beyond_text(message) for message in row.messages]
+    if not any(fields["turns"]):
+        del fields["turns"]
+    more = {name: value for name, value in fields.items() if value}
     return {
         "id": row.id,
-        "messages": [dict(message) for message in row.messages],
+        "messages": [{"role": turn["role"], "content": turn["content"] or ""} for turn in row.messages],
         "response": row.response,
         "advantage": row.advantage,
         "correct": -1 if row.correct is None else int(row.correct),
+        "more": json.dumps(more) if more else "",
     }
+
+
+def _beyond_text(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a turn holds besides its role and its text."""
+    without_text = {"content": None} if message["content"] is None else {}
+    return without_text | {key: message[key] for key in message if key not in ("role", "content")}
 
 
 def brief(value: Any) -> str:
@@ -131,13 +152,20 @@ def _parquet(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise UsageError(f"{path}: not a readable parquet file: {error}") from None
 
 
+def _without_nulls(value: Any) -> Any:
+    """The value without null fields inside it: in a column of objects each has every field of the others."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
+
+
 def _decoded(batches: Iterable[pa.RecordBatch], path: epath.Path) -> Iterator[dict[str, Any]]:
     done = 0
     for batch in batches:
         names = batch.schema.names
         for index in range(batch.num_rows):
             try:
-                yield {name: batch.column(name)[index].as_py() for name in names}
+                yield {name: _without_nulls(batch.column(name)[index].as_py()) for name in names}
             except UnicodeDecodeError as error:
                 raise UsageError(f"{path}, row {done + index + 1}: not valid UTF-8: {error.reason}") from None
         done += batch.num_rows

@@ -151,7 +151,7 @@ def tokenise(
     too_long_count = longest = 0
     for row in rows:
         try:
-            rendered = render_row(tokenizer, template, end, row.messages, row.response)
+            rendered = render_row(tokenizer, template, end, row.messages, row.answer, row.tools)
         except UsageError as error:
             raise UsageError(f"row {row.id}: {error}") from None
         length = len(rendered.ids)

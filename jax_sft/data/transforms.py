@@ -6,6 +6,7 @@ the row alone, never on how many other rows there are or on their order.
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from jax_sft.options import fitting
 from jax_sft.responses.habits import branching
 from jax_sft.responses.thinking import change_traces, without_traces
 from jax_sft.tasks.rows import Row
+from jax_sft.tokens.templates import Message
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,13 @@ def draw(seed: int, *names: str) -> int:
 
 def query(row: Row) -> str:
     """The prompt as one text: rows with the same one answer the same query."""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in row.messages)
+    tools = [json.dumps(row.tools)] if row.tools else []
+    return "\n".join([*tools, *(_turn(message) for message in row.messages)])
+
+
+def _turn(message: Message) -> str:
+    calls = f" {json.dumps(message['tool_calls'])}" if message.get("tool_calls") else ""
+    return f"{message['role']}: {message['content'] or ''}{calls}"
 
 
 def subset(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
@@ -140,7 +148,7 @@ def mix_in_wrong(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
 def remove_trace(row: Row) -> Row:
     """The row without its think block; UsageError when nothing else is in the response."""
     rest = without_traces(row.response)
-    if not rest.strip():
+    if not rest.strip() and not row.tool_calls:
         raise UsageError(f"row {row.id}: nothing is left of the response without its think block")
     return dataclasses.replace(row, response=rest)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from jax_sft.config import Option
 from jax_sft.tokens.templates import Message
+from jax_sft.tokens.thoughts import apart
 
 Generator = Callable[[int, int, Mapping[str, Option]], "list[Row]"]
 
@@ -25,6 +26,25 @@ class Row:
     advantage: float = 1.0
     correct: bool | None = None
     """Whether the response was found right; None where nobody looked."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The functions that the prompt offers, as JSON schemas."""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Functions that the answer calls after its response, which may be empty then."""
+    reasoning_apart: bool = False
+    """Whether the thought of the response stood in a field of its own, which the template writes."""
+
+    @property
+    def answer(self) -> str | Message:
+        """What is learnt: the response; or, with more to it than text, the assistant's turn."""
+        reasoning, content = apart(self.response) if self.reasoning_apart else ("", self.response)
+        if not self.tool_calls and not reasoning:
+            return self.response
+        fields = {"reasoning_content": reasoning, "tool_calls": list(self.tool_calls)}
+        return {
+            "role": "assistant",
+            "content": content or None,
+            **{name: value for name, value in fields.items() if value},
+        }
 
 
 @dataclass(frozen=True)

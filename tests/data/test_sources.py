@@ -109,7 +109,7 @@ def test_bad_sources(config: DataConfig, message: str) -> None:
         (GOOD | {"response": " \n"}, "response is empty"),
         (GOOD | {"prompt": ""}, "content is empty"),
         (GOOD | {"response": "\ud800"}, "half of a surrogate pair"),
-        (GOOD | {"response": "</think> 2"}, "unmatched think tags: </think>"),
+        (GOOD | {"response": "2 </think> </think>"}, "unmatched think tags: </think> </think>"),
         (GOOD | {"response": "<think> <think> </think> 2"}, "unmatched think tags: <think> <think>"),
         (GOOD | {"id": 1.5}, "id must be text or a whole number, found 1.5"),
         (GOOD | {"id": "first"}, "id 'first' was used by .*rows.jsonl, row 1; ids"),
