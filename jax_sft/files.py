@@ -28,6 +28,23 @@ def under(folder: epath.PathLike, path: epath.PathLike) -> epath.Path:
     return home(folder) / os.fspath(home(path))
 
 
+def refuse_overwriting(outputs: Iterable[epath.PathLike], inputs: Iterable[epath.PathLike]) -> None:
+    """UsageError when something to be written is something to be read, under whatever name or link."""
+    read = list(inputs)
+    for output in outputs:
+        for source in read:
+            if _same(home(output), home(source)):
+                raise UsageError(f"{output}: would be written over {source}, which is read; name another")
+
+
+def _same(one: epath.Path, other: epath.Path) -> bool:
+    if in_bucket(one) or in_bucket(other):
+        return os.path.normpath(one) == os.path.normpath(other)
+    if one.exists() and other.exists():
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def absolute(path: epath.PathLike) -> epath.Path:
     """A local path from the root on, its links not followed; one in a bucket as it is."""
     return epath.Path(path if in_bucket(path) else os.path.abspath(home(path)))
@@ -73,6 +90,8 @@ def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:
     source = epath.Path(path)
     if not source.exists():
         raise UsageError(f"{path}: no such file")
+    if source.suffix == ".parquet":
+        raise UsageError(f"{path}: is a parquet file; write it as json lines, which are read here")
     try:
         text = source.read_text()
     except UnicodeDecodeError as error:

@@ -15,6 +15,7 @@ from jax_sft.files import (
     in_bucket,
     read_json,
     read_jsonl,
+    refuse_overwriting,
     under,
     write_atomically,
     write_json,
@@ -22,6 +23,25 @@ from jax_sft.files import (
 )
 
 pytestmark = pytest.mark.short
+
+
+def test_nothing_is_written_over_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "c").write_text("1")
+    refuse_overwriting([tmp_path / "c", "gs://x/a", tmp_path / "new"], [tmp_path / "a", "gs://x/b"])
+    refuse_overwriting([], [tmp_path / "a"])
+    for output, source in (("b", "a"), ("new", "./new"), ("a", "b")):
+        with pytest.raises(UsageError, match="would be written over"):
+            refuse_overwriting([tmp_path / output], [os.path.join(tmp_path, source)])
+    with pytest.raises(UsageError, match=r"gs://x/a: would be written over gs://x/\./a"):
+        refuse_overwriting(["gs://x/a"], ["gs://x/./a"])
+
+
+def test_a_parquet_file_where_lines_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=r"a\.parquet: is a parquet file; write it as json lines"):
+        list(read_jsonl(tmp_path / "a.parquet"))
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:

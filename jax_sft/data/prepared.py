@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import uuid
+import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -34,6 +35,8 @@ from jax_sft.tokens.tokenizer import Tokenizer
 
 _MANIFEST = "manifest.json"
 _ROWS_PER_SHARD = 4096
+_READING = "2"
+"""Raised when the same files, tokenizer and template come to give other rows: earlier ones are refused."""
 _FROM_DATA = ("source", "options", "knobs", "rows", "row_length", "too_long")
 
 
@@ -57,7 +60,7 @@ def prepared_rows(
         folder.rmtree()
     if not _is_prepared(folder):
         write_prepared(folder, source.tokenised(tokenizer, template), _settings(source), contents)
-    manifest = read_json(folder / _MANIFEST)
+    manifest = _read_manifest(folder)
     _refuse_changed(folder, manifest, contents, source)
     return PreparedRows(folder, manifest)
 
@@ -74,6 +77,19 @@ def run_rows(study: Study, run: Run, tokenizer: Tokenizer, template: ChatTemplat
 def _is_prepared(folder: epath.Path) -> bool:
     """Whether the folder holds all of a source's rows."""
     return (folder / _MANIFEST).exists()
+
+
+def _read_manifest(folder: epath.Path) -> dict[str, Any]:
+    """What `write_prepared` wrote; JaxSftError when it is something else."""
+    try:
+        manifest = read_json(folder / _MANIFEST)
+    except UsageError as error:
+        raise JaxSftError(f"{error}; {_REBUILD}") from None
+    counts = dict.fromkeys(("dropped", "truncated", "source_rows"), int)
+    for name, kind in {"contents": dict, "files": list, "hash": str, **counts}.items():
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(name), kind):
+            raise JaxSftError(f"{folder / _MANIFEST}: is damaged, {name} is missing; {_REBUILD}")
+    return manifest
 
 
 def _folder(source: RowSource, cache: epath.PathLike) -> epath.Path:
@@ -95,8 +111,8 @@ class PreparedRows:
             with np.load(folder / "index.npz") as index:
                 self.lengths_E, self.targets_E = index["lengths_E"], index["targets_E"]
                 self.advantage_E = index["advantage_E"]
-        except (OSError, ValueError, KeyError) as error:
-            raise JaxSftError(f"{folder}: index.npz is damaged ({error}); {_REBUILD}") from None
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise JaxSftError(f"{folder}: index.npz is damaged: {error}; {_REBUILD}") from None
 
     def __len__(self) -> int:
         return len(self.advantage_E)
@@ -116,11 +132,15 @@ class PreparedRows:
     def take(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (int32) and targets (bool) of those rows, laid end to end; reads those rows alone."""
         tokens, masks = [np.zeros(0, np.int32)], [np.zeros(0, np.bool_)]
-        records = self._records.__getitems__(rows_B.tolist()) if len(rows_B) else []
-        for record, length in zip(records, self.lengths_E[rows_B].tolist(), strict=True):
-            tokens.append(np.frombuffer(record, "<i4", length))
-            bits = np.frombuffer(record, np.uint8, offset=4 * length)
-            masks.append(np.unpackbits(bits, count=length).astype(np.bool_))
+        source = self._records
+        try:
+            records = source.__getitems__(rows_B.tolist()) if len(rows_B) else []
+            for record, length in zip(records, self.lengths_E[rows_B].tolist(), strict=True):
+                tokens.append(np.frombuffer(record, "<i4", length))
+                bits = np.frombuffer(record, np.uint8, offset=4 * length)
+                masks.append(np.unpackbits(bits, count=length).astype(np.bool_))
+        except Exception as error:  # the library raises its own kinds
+            raise JaxSftError(f"{self.folder}: a row cannot be read ({error}); {_REBUILD}") from None
         return np.concatenate(tokens), np.concatenate(masks)
 
 
@@ -133,7 +153,7 @@ def _settings(source: RowSource) -> dict[str, Any]:
 
 
 def _contents(source: RowSource, tokenizer: Tokenizer, template: ChatTemplate) -> dict[str, str]:
-    """Hashes of what the settings name: the set, the tokenizer, the template."""
+    """Hashes of what the settings name: the set, the tokenizer, the template; and how they are read."""
     digest = hashlib.sha256()
     if source.data.source in GENERATORS:
         digest.update(version("jax_sft").encode())
@@ -145,6 +165,7 @@ def _contents(source: RowSource, tokenizer: Tokenizer, template: ChatTemplate) -
         "set": digest.hexdigest(),
         "tokenizer": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
         "template": template.hash,
+        "reading": _READING,
     }
 
 

@@ -1,14 +1,16 @@
 """Where training rows come from: tasks that make them, files, built sets, and sets on the hub."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from jax_sft.config import DataConfig
+from jax_sft.config import DataConfig, Option
 from jax_sft.data.columns import file_options, row_of
 from jax_sft.data.records import SUFFIXES, Record, is_built_set, read_records
 from jax_sft.errors import UsageError
@@ -59,26 +61,59 @@ def load_rows(config: DataConfig, seed: int, data_root: str = "") -> list[Row]:
 def mix_parts(config: DataConfig) -> list[tuple[DataConfig, float]]:
     """The sets of `source mix` and their weights, from `data.options`: a line for each part.
 
-    `parts` reads `gsm8k.jsonl 3 format=gsm8k; safety.json 1 prompt=question`: source, weight, options.
+    `parts` reads `gsm8k.jsonl 3 format=gsm8k; 'my set.json' 1 instruction="Be brief."`: source, weight and
+    options.
     """
     parts = config.options.get("parts")
     if set(config.options) != {"parts"} or not isinstance(parts, str):
         raise UsageError(
             'data.source mix takes one option: parts "SOURCE WEIGHT NAME=VALUE …; SOURCE WEIGHT …"'
         )
-    found = []
-    for text in parts.split(";"):
-        source, weight, *options = [*text.split(), "", ""][: max(2, len(text.split()))]
-        try:
-            share = float(weight)
-        except ValueError:
-            share = 0.0
-        if not (math.isfinite(share) and share > 0) or not all("=" in option for option in options):
-            raise UsageError(f"data.options parts: {text.strip()!r} is not SOURCE WEIGHT NAME=VALUE …")
-        named = dict(option.split("=", 1) for option in options)
-        rows = int(named.pop("rows", "0") or 0)
-        found.append((DataConfig(source=source, rows=rows, options=dict(named)), share))
+    found = [_mix_part(words) for words in _words_of_parts(parts) if words]
+    if not found:
+        raise UsageError("data.options parts names no source")
     return found
+
+
+def _words_of_parts(parts: str) -> list[list[str]]:
+    """The words of each part; quotation marks hold spaces and semicolons together, and go."""
+    lexer = shlex.shlex(parts, posix=True, punctuation_chars=";")
+    lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
+    words: list[list[str]] = [[]]
+    try:
+        for word in lexer:
+            if word.strip(";"):
+                words[-1].append(word)
+            else:
+                words.append([])
+    except ValueError:
+        raise UsageError(f"data.options parts: a quotation mark is not closed in {parts!r}") from None
+    return words
+
+
+def _mix_part(words: list[str]) -> tuple[DataConfig, float]:
+    source, weight, *options = [*words, ""] if len(words) < 2 else words
+    try:
+        share = float(weight)
+    except ValueError:
+        share = 0.0
+    if not (math.isfinite(share) and share > 0) or not all("=" in option for option in options):
+        raise UsageError(f"data.options parts: {' '.join(words)!r} is not SOURCE WEIGHT NAME=VALUE …")
+    named = dict(option.split("=", 1) for option in options)
+    rows = named.pop("rows", "0")
+    if not rows.isdecimal():
+        raise UsageError(f"data.options parts: rows of {source} must be a whole number, found {rows!r}")
+    # Options of a file are text; a generator's may be numbers, as the command line reads them.
+    read = _number if source in GENERATORS else str
+    options_read: dict[str, Option] = {name: read(text) for name, text in named.items()}
+    return DataConfig(source=source, rows=int(rows), options=options_read), share
+
+
+def _number(text: str) -> Option:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _mixed(config: DataConfig, seed: int, data_root: str) -> list[Row]:
@@ -107,14 +142,6 @@ def _mixed(config: DataConfig, seed: int, data_root: str) -> list[Row]:
 def _read_files(config: DataConfig, data_root: str) -> tuple[str, Iterator[Placed]]:
     """What was looked up, and its records."""
     paths = _paths(config.source, data_root)
-    for path in paths:
-        if path.suffix not in SUFFIXES and not is_built_set(path):
-            raise UsageError(
-                f"data.source {config.source!r} is neither a generator ({', '.join(GENERATORS)}), "
-                f"a built set, hub:OWNER/NAME nor a file ending in {', '.join(SUFFIXES)}"
-            )
-        if not path.exists():
-            raise UsageError(f"{path}: no such file (data.source {config.source!r}, data_root {data_root!r})")
     several = len(paths) > 1
     records = itertools.chain.from_iterable(
         _placed(str(path), f"{path.stem}/" if several else "", read_records(path)) for path in paths
@@ -137,7 +164,24 @@ def source_files(config: DataConfig, data_root: str = "") -> list[epath.Path]:
 
 
 def _paths(source: str, data_root: str) -> list[epath.Path]:
-    """The files of a data set on the hub, or the one file or built set that is named."""
+    """The files of a data set on the hub, or the one file or built set that is named.
+
+    UsageError when it is not there or nothing that can be read.
+    """
     if source.startswith("hub:"):
         return data_files(source)
-    return [under(data_root, source)]
+    path = under(data_root, source)
+    if is_built_set(path):
+        return [path]
+    if path.is_dir():
+        sets = sorted(inner.name for inner in path.iterdir() if is_built_set(inner))
+        hint = f"; name its version, {source}/{sets[-1]}" if sets else " without a built set in it"
+        raise UsageError(f"{path}: is a folder{hint}")
+    if path.suffix not in SUFFIXES:
+        raise UsageError(
+            f"data.source {source!r} is neither a generator ({', '.join(GENERATORS)}), "
+            f"a built set, hub:OWNER/NAME nor a file ending in {', '.join(SUFFIXES)}"
+        )
+    if not path.exists():
+        raise UsageError(f"{path}: no such file (data.source {source!r}, data_root {data_root!r})")
+    return [path]

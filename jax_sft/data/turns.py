@@ -91,7 +91,9 @@ def read_answer(turn: Message, where: str) -> tuple[str, bool]:
     content = read_text("" if content is None and calls else content, where, empty=bool(calls))
     thought = turn.get("reasoning_content")
     if thought is None or (isinstance(thought, str) and not thought.strip()):
-        _check_think_tags(content, where)
+        if not thinking.matched(content):
+            tags = " ".join(thinking.tags(content)[:6])
+            raise UsageError(f"{where} has unmatched think tags: {tags}")
         return content, False
     read_text(thought, f"{where}: reasoning_content")
     if thinking.tags(thought + content):
@@ -110,11 +112,3 @@ def read_text(value: Any, where: str, empty: bool = False) -> str:
     except UnicodeEncodeError:
         raise UsageError(f"{where} holds half of a surrogate pair, which is not valid Unicode") from None
     return value
-
-
-def _check_think_tags(response: str, where: str) -> None:
-    """Think tags must come in pairs, opened before closed and not nested; the first one may be missing."""
-    found, pair = thinking.tags(response), list(thinking.TAGS)
-    whole = found if found[:1] != pair[1:] else [pair[0], *found]
-    if whole != pair * (len(whole) // 2):
-        raise UsageError(f"{where} has unmatched think tags: {' '.join(found[:6])}")

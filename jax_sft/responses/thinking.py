@@ -51,6 +51,13 @@ def tags(response: str) -> list[str]:
     return _TAG.findall(response)
 
 
+def matched(response: str) -> bool:
+    """Whether think tags come in pairs, opened before closed and not nested; the first one may be missing."""
+    found = tags(response)
+    whole = [OPEN, *found] if found[:1] == [CLOSE] else found
+    return whole == list(TAGS) * (len(whole) // 2)
+
+
 def without_tags(text: str) -> str:
     """The text without think tags, what stands inside them kept."""
     return _TAG.sub("", text)

@@ -18,9 +18,10 @@ from etils import epath
 
 from jax_sft.config import DataConfig, Option
 from jax_sft.data.records import set_example, set_features
-from jax_sft.data.sources import load_rows
+from jax_sft.data.sources import load_rows, source_files
 from jax_sft.data.transforms import Knobs, one_per_query, query, transform
 from jax_sft.errors import UsageError
+from jax_sft.files import refuse_overwriting
 from jax_sft.options import BuildOptions
 from jax_sft.responses.thinking import traces
 from jax_sft.tasks.rows import Row
@@ -145,6 +146,9 @@ def build(name: str, folder: epath.PathLike, options: BuildOptions) -> epath.Pat
         options=dict(recipe.options) | options.options,
         rows=count if recipe.generated else 0,
     )
+    sources = [config, *([DataConfig(source=options.matching)] if options.matching else [])]
+    read = [path for each in sources for path in source_files(each, options.data_root)]
+    refuse_overwriting([folder, target.parent, target], read)
     kept = _rows_of(recipe, load_rows(config, seed, options.data_root), options)
     if count and not recipe.generated:
         kept = transform(kept, Knobs(subset=count), seed)

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from etils import epath
 
+from jax_sft.data.records import read_records
 from jax_sft.errors import UsageError
-from jax_sft.files import read_jsonl
+from jax_sft.files import home
 
 _WORD = re.compile(r"\w+")
 TEXT_COLUMNS = ("question", "problem", "prompt", "goal", "instruction")
@@ -36,16 +37,16 @@ def overlap(text: str, index: Mapping[str, str], size: int) -> tuple[str, str] |
 
 
 def read_items(paths: Iterable[epath.PathLike]) -> dict[str, str]:
-    """Texts of benchmark items in .jsonl files, by `file:id`.
+    """Texts of benchmark items in .jsonl, .json or .parquet files, by `file:id`.
 
     A line is an item of a study (`messages`) or a row with one of the usual columns; UsageError otherwise.
     """
     items: dict[str, str] = {}
     for path in paths:
-        for number, row in enumerate(read_jsonl(path), start=1):
+        for number, row in read_records(home(path)):
             name = f"{epath.Path(path).stem}:{row.get('id', number)}"
             texts = [
-                str(turn.get("content", "")) for turn in row.get("messages", []) if isinstance(turn, dict)
+                str(turn.get("content", "")) for turn in row.get("messages") or [] if isinstance(turn, dict)
             ]
             texts = texts or [row[column] for column in TEXT_COLUMNS if isinstance(row.get(column), str)][:1]
             if not texts:

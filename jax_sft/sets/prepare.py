@@ -9,6 +9,8 @@ from jax_sft.config import Run, Study
 from jax_sft.data.batches import Batches
 from jax_sft.data.prepared import prepared_rows
 from jax_sft.data.rows import RowSource
+from jax_sft.data.sources import source_files
+from jax_sft.files import refuse_overwriting
 from jax_sft.sets.describe import SetDescription, describe_set, table
 from jax_sft.sets.page import write_page
 from jax_sft.study.folder import prepared_folder
@@ -56,6 +58,8 @@ def describe(
     console: Console,
 ) -> list[SetDescription]:
     """Print a table of the sets of these runs (knobs applied, one column for each set) and write the page."""
+    sources = [path for run in runs for path in source_files(run.data, study.data_root)]
+    refuse_overwriting([page], sources)
     described: dict[str, SetDescription] = {}
     for run in runs:
         key = repr((run.data.source, run.data.options, run.data.knobs, run.data.rows, run.seed, run.tokens))

@@ -20,12 +20,14 @@ from rich.progress import Progress
 from jax_sft.data.records import read_records
 from jax_sft.data.transforms import draw
 from jax_sft.errors import UsageError
-from jax_sft.files import in_bucket, read_jsonl, write_json, write_jsonl
+from jax_sft.files import in_bucket, read_jsonl, refuse_overwriting, write_json, write_jsonl
 from jax_sft.options import VerifyOptions
 from jax_sft.responses import mathematics
-from jax_sft.responses.thinking import visible
+from jax_sft.responses.thinking import matched, visible
 from jax_sft.responses.workers import Limits, Workers
 from jax_sft.sets.overlap import index_items, overlap, read_items
+
+_BESIDE = (".report.json", ".removed.jsonl", ".partial.jsonl")
 
 
 @dataclass
@@ -37,7 +39,7 @@ class VerifyReport:
     duplicates: int = 0
     contaminated: int = 0
     over_length: int = 0
-    """Longer than allowed, or with a trace that never ended."""
+    """Longer than allowed, or with a trace that never ended, or think tags that do not match."""
     right: int = 0
     wrong: int = 0
     unparsable: int = 0
@@ -85,6 +87,9 @@ def verify(
     target = epath.Path(out)
     if target.suffix != ".jsonl" or options.keep not in ("one", "all"):
         raise UsageError(f"{out}: the set written must end in .jsonl, and keep must be one or all")
+    benchmarks = list(benchmarks)
+    written = [target, *(target.with_suffix(suffix) for suffix in _BESIDE)]
+    refuse_overwriting(written, [pool, *benchmarks])
     report = VerifyReport()
     removed: list[dict[str, str]] = []
     index = index_items(read_items(benchmarks), options.ngram)
@@ -149,17 +154,20 @@ def _candidates(path: epath.Path, options: VerifyOptions) -> Iterator[Candidate]
                 raise UsageError(f"{where}: {name} must be text, found {type(value).__name__}")
         if not _is_unicode(prompt):
             raise UsageError(f"{where}: {options.prompt} holds half of a surrogate pair: not valid Unicode")
+        if not f"{prompt}{options.instruction}".strip():
+            raise UsageError(f"{where}: {options.prompt} is empty")
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             raise UsageError(
                 f"{where}: {options.answer} must be text or a number, found {type(answer).__name__}"
             )
         for place, response in enumerate(responses):
-            name = f"{record.get('id', number)}" + (f"-{place}" if len(responses) > 1 else "")
+            given = record.get("id")
+            name = f"{number if given in (None, '') else given}" + (f"-{place}" if len(responses) > 1 else "")
             yield Candidate(name, prompt, response, str(answer))
 
 
 def _over_length(response: str, max_characters: int) -> bool:
-    return visible(response) is None or 0 < max_characters < len(response)
+    return not matched(response) or 0 < max_characters < len(response)
 
 
 def _judge_all(

@@ -44,6 +44,19 @@ def test_describe_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
+def test_describe_does_not_write_over_its_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "response": "b"}\n')
+    study = tmp_path / "study.py"
+    study.write_text(
+        "from jax_sft.config import *\n"
+        f"def study(): return Study('s', (Run(data=DataConfig(source={str(rows)!r})),))\n"
+    )
+    assert main(["data", "describe", str(study), "--page", str(rows)]) == 2
+    assert "would be written over" in capsys.readouterr().err
+    assert rows.read_text().startswith('{"prompt"')
+
+
 def test_prepare_says_how_rows_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "prepare", STUDY, "--runs", "nocot", "--root", str(tmp_path)]) == 0
     assert "nocot: 2400 rows" in capsys.readouterr().out

@@ -68,8 +68,17 @@ def test_made_once_and_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(prepare(tmp_path)) == 8
 
 
-@pytest.mark.parametrize("what", ["set", "tokenizer", "template"])
-def test_refuses_what_changed_since(tmp_path: Path, what: str) -> None:
+def test_damaged_rows(tmp_path: Path) -> None:
+    write_set(tmp_path, 8)
+    rows = prepare(tmp_path)
+    assert isinstance(rows, PreparedRows)
+    rows.lengths_E = rows.lengths_E + 100  # as if the records had been cut
+    with pytest.raises(JaxSftError, match=r"a row cannot be read .*rebuild it with"):
+        rows.take(np.arange(2))
+
+
+@pytest.mark.parametrize("what", ["set", "tokenizer", "template", "reading"])
+def test_refuses_what_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     write_set(tmp_path, 9)
     prepare(tmp_path)
     more: dict[str, Any] = {}
@@ -80,6 +89,9 @@ def test_refuses_what_changed_since(tmp_path: Path, what: str) -> None:
         changed = type(TOKENIZER.backend).from_str(TOKENIZER.backend.to_str())
         changed.add_tokens(["<new>"])
         more, message = {"tokenizer": replace(TOKENIZER, backend=changed)}, "the tokenizer changed since"
+    elif what == "reading":
+        monkeypatch.setattr("jax_sft.data.prepared._READING", "later")
+        message = "the reading changed since"
     else:
         source = TEMPLATE.source + "\n"
         more, message = {"template": replace(TEMPLATE, source=source)}, "the template changed since"
@@ -97,11 +109,39 @@ def test_damaged_folders(tmp_path: Path) -> None:
         (rows.folder / name).unlink()
     with pytest.raises(JaxSftError, match=r"cannot be read .*rebuild it with"):
         prepare(tmp_path).take(np.arange(2))
+    whole = (rows.folder / "index.npz").read_bytes()
+    for cut in (whole[:-30], whole[: len(whole) // 2], b"PK", b""):
+        (rows.folder / "index.npz").write_bytes(cut)
+        with pytest.raises(JaxSftError, match=r"index.npz is damaged: .*rebuild it with"):
+            prepare(tmp_path)
+    manifest = (rows.folder / "manifest.json").read_text()
+    for damaged in ("[]", "{", manifest.replace('"hash"', '"hush"')):
+        (rows.folder / "manifest.json").write_text(damaged)
+        with pytest.raises(JaxSftError, match=r"manifest.json.*rebuild it with"):
+            prepare(tmp_path)
+    (rows.folder / "manifest.json").write_text(manifest)
     (rows.folder / "index.npz").write_bytes(b"PK")
     with pytest.raises(JaxSftError, match=r"index.npz is damaged"):
         prepare(tmp_path)
     with pytest.raises(UsageError, match="must lie on a local disk"):
         prepared_rows(RowSource(DATA, TOKENS, 0, str(tmp_path)), TOKENIZER, TEMPLATE, "gs://bucket/prepared")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.jsonl", "missing.jsonl: no such file"),
+        ("sets", "sets: is a folder without a built set in it"),
+        ("sets/one", "one: is a folder; name its version, sets/one/1.0.0"),
+        ("folder.jsonl", "folder.jsonl: is a folder"),
+    ],
+)
+def test_sources_that_are_no_files_are_said_in_one_line(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "sets" / "one" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "sets" / "one" / "1.0.0" / "dataset_info.json").write_text("{}")
+    with pytest.raises(UsageError, match=message):
+        prepare(tmp_path, replace(DATA, source=source))
 
 
 def test_a_run_takes_what_was_prepared_and_else_makes_its_rows(tmp_path: Path) -> None:

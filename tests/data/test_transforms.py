@@ -1,5 +1,6 @@
 """Knobs of data quality: exactly what they say, the same for the same seed, whatever else is in the set."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,26 @@ def test_sets_mixed_by_weight(tmp_path: Path) -> None:
         load_rows(DataConfig(source="mix", rows=30, options={"parts": parts}), 0, str(folder))
     with pytest.raises(UsageError, match="is not SOURCE WEIGHT"):
         load_rows(DataConfig(source="mix", options={"parts": "a.jsonl much"}), 0, str(folder))
+
+
+def test_words_of_a_mix(tmp_path: Path) -> None:
+    for name in ("a", "my set"):
+        lines = [{"question": f"{name} {number}", "response": "\\boxed{1}"} for number in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def mix(parts: str) -> list[Row]:
+        return load_rows(DataConfig(source="mix", options={"parts": parts}), 0, str(tmp_path))
+
+    asked = "prompt=question instruction='Be brief; use \\boxed{}.'"
+    rows = mix(f'a.jsonl 1 {asked}; "my set.jsonl" 1 rows=1 {asked};countdown 1 rows=2 traces=no depth=1;')
+    assert [row.messages[0]["content"] for row in rows[:2]] == [
+        "a 0\nBe brief; use \\boxed{}.",
+        "my set 0\nBe brief; use \\boxed{}.",
+    ]
+    assert "<think>" not in rows[2].response
+    with pytest.raises(UsageError, match=r"rows of a\.jsonl must be a whole number, found 'x'"):
+        mix("a.jsonl 1 rows=x")
+    with pytest.raises(UsageError, match="a quotation mark is not closed"):
+        mix("'a.jsonl 1")
+    with pytest.raises(UsageError, match="names no source"):
+        mix(" ; ")

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from jax_sft.config import DataConfig
+from jax_sft.data.sources import load_rows
 from jax_sft.errors import UsageError
 from jax_sft.options import VerifyOptions
 from jax_sft.responses.workers import Workers, run_here
@@ -143,10 +147,61 @@ def test_hostile_answers_neither_hang_nor_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inline")
+def test_nothing_that_is_read_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool, bench = write(tmp_path / "pool.jsonl", POOL), write(tmp_path / "set.removed.jsonl", [POOL[0]])
+    (tmp_path / "link.jsonl").symlink_to("pool.jsonl")
+    (tmp_path / "hard.jsonl").hardlink_to(pool)
+    (tmp_path / "here").symlink_to(tmp_path)
+    before = pool.read_bytes(), bench.read_bytes()
+    for out in (pool, "pool.jsonl", "./here/pool.jsonl", "link.jsonl", "hard.jsonl", "here/here/pool.jsonl"):
+        with pytest.raises(UsageError, match=r"would be written over .*pool\.jsonl, which is read"):
+            verify(pool, out, VerifyOptions())
+    with pytest.raises(UsageError, match=r"written over .*set\.removed\.jsonl"):
+        verify(pool, "set.jsonl", VerifyOptions(), [bench])
+    with pytest.raises(UsageError, match=r"written over .*set\.removed\.jsonl"):
+        verify(bench, "set.jsonl", VerifyOptions())
+    assert before == (pool.read_bytes(), bench.read_bytes())
+
+
+@pytest.mark.usefixtures("inline")
+def test_what_is_kept_the_loader_reads(tmp_path: Path) -> None:
+    said = "so \\boxed{2}"
+    responses = [
+        said,
+        f"<think>hm</think> {said}",
+        f"hm</think> {said}",
+        f"a <think>hm</think> {said}",
+        f"<think> a <think> b </think> {said}",
+        f"hm</think></think> {said}",
+        f"<think>hm {said}",
+    ]
+    pool = [{"id": None, "question": f"q{i}", "answer": "2", "response": r} for i, r in enumerate(responses)]
+    pool.append({"id": "", "question": "both", "answer": "2", "response": responses[:2]})
+    out = tmp_path / "set.jsonl"
+    report = verify(write(tmp_path / "pool.jsonl", pool), out, VerifyOptions(keep="all"))
+    assert (report.over_length, report.right, report.kept) == (3, 6, 6)
+    rows = load_rows(DataConfig(source=str(out)), 0)
+    assert [row.response for row in rows] == [*responses[:4], *responses[:2]]
+    assert [row.id for row in rows] == ["1", "2", "3", "4", "8-0", "8-1"]
+
+
+@pytest.mark.usefixtures("inline")
+def test_benchmarks_may_be_parquet(tmp_path: Path) -> None:
+    bench = tmp_path / "bench.parquet"
+    pq.write_table(pa.Table.from_pylist([{"problem": "the sum of all the primes below ten"}]), bench)
+    report = verify(
+        write(tmp_path / "pool.jsonl", POOL), tmp_path / "set.jsonl", VerifyOptions(ngram=6), [bench]
+    )
+    assert report.removed == ["bench:1"]
+
+
+@pytest.mark.usefixtures("inline")
 def test_bad_pools(tmp_path: Path) -> None:
     out, row = tmp_path / "set.jsonl", dict(POOL[0])
     for change, message in (
         ({"answer": None}, r"row 1: no column answer; found id, question"),
+        ({"question": " "}, r"row 1: question is empty"),
         ({"question": "\ud800?"}, r"row 1: question holds half of a surrogate pair"),
         ({"response": 3}, r"row 1: response must be text, found int"),
         ({"answer": [1]}, r"row 1: answer must be text or a number, found list"),
