@@ -26,7 +26,7 @@ from jax_sft.models.size import model_size
 from jax_sft.sharding import make_mesh
 from jax_sft.training.placement import place_batch
 from jax_sft.training.start import start_state
-from jax_sft.training.step import compile_step
+from jax_sft.training.step import abstract_state, compile_step
 
 MODEL = ModelConfig(
     vocab_size=8192,
@@ -65,8 +65,9 @@ class Training:
         mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
         self._mesh = mesh
         with jax.set_mesh(mesh):
-            self.state = start_state(Study("soak", (RUN,)), RUN, mesh)
-            self._step = compile_step(RUN, mesh, count)
+            wanted = abstract_state(RUN, mesh)
+            self.state = start_state(Study("soak", (RUN,)), RUN, wanted)
+            self._step = compile_step(RUN, wanted, count)
             self._batch = place_batch(Batches(random_rows(), DATA, 0, 1).batch(1), mesh)
         self.steps(1)
 

@@ -53,7 +53,7 @@ def ours(kind: str) -> float:
     from jax_sft.sharding import make_mesh
     from jax_sft.training.placement import place_batch
     from jax_sft.training.start import start_state
-    from jax_sft.training.step import compile_step
+    from jax_sft.training.step import abstract_state, compile_step
 
     rows = rows_of(kind)
     tokens_N = np.concatenate(rows).astype(np.int32)
@@ -68,8 +68,9 @@ def ours(kind: str) -> float:
     batches = Batches(held, data, 0, STEPS + 1)
     seconds = []
     with jax.set_mesh(mesh):
-        state = start_state(Study("study", (run,)), run, mesh)
-        step = compile_step(run, mesh, batches.total_steps)
+        wanted = abstract_state(run, mesh)
+        state = start_state(Study("study", (run,)), run, wanted)
+        step = compile_step(run, wanted, batches.total_steps)
         for number in range(1, batches.total_steps + 1):
             batch = place_batch(batches.batch(number), mesh)
             start = time.perf_counter()

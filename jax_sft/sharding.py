@@ -137,6 +137,11 @@ def _mesh_axis(
     raise UsageError(f"parallelism: {where}: {name} has size {size}, which {asked} does not divide")
 
 
+def shardings_of(tree: Any) -> Any:
+    """The sharding of every array of a tree, abstract or not."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
 def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
     """Sharding of an array whose axis number `leading` is the batch."""
     return NamedSharding(mesh, P(*([None] * leading), BATCH_AXES))

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
-from flax import linen as nn
 from rich.console import Console
 
 from jax_sft.checkpoints.store import load_snapshot
-from jax_sft.config import Run, Study
+from jax_sft.config import ParallelismConfig, Run, Study
 from jax_sft.errors import JaxSftError
-from jax_sft.models.decoder import init_params
+from jax_sft.models.decoder import abstract_params
 from jax_sft.models.weights.write import is_exported, write_huggingface
+from jax_sft.sharding import make_mesh
 from jax_sft.study.folder import export_folder, run_folder
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
@@ -30,12 +30,9 @@ def export_snapshot(study: Study, run: Run, step: int, target: epath.PathLike) -
     Raises:
         JaxSftError: no such snapshot, or one that is not sound.
     """
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    shapes = jax.eval_shape(lambda: nn.unbox(init_params(run.model, jax.random.key(0))))
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=device), shapes
-    )
-    params = load_snapshot(run_folder(study, run.name), step, abstract)
+    mesh = make_mesh(ParallelismConfig(), jax.local_devices(backend="cpu")[:1])
+    wanted = abstract_params(run.model, jnp.bfloat16, mesh)
+    params = load_snapshot(run_folder(study, run.name), step, wanted)
     tokenizer = load_tokenizer(run.tokens)
     write_huggingface(target, run.model, params, tokenizer, load_template(run.tokens, tokenizer))
 
@@ -71,7 +68,7 @@ class Exports:
             self._running[1].terminate()
             self._running[1].communicate()
 
-    def start(self, before: int) -> None:
+    def next(self, before: int) -> None:
         """Start the next export, unless one is under way; snapshots of steps below `before` are committed."""
         if self._running and self._running[1].poll() is None:
             return
@@ -88,7 +85,7 @@ class Exports:
         try:
             while self._running or self._waiting:
                 self._collect()
-                self.start(last + 1)
+                self.next(last + 1)
         finally:
             if self._any and jax.process_count() > 1:
                 everyone = set(range(jax.process_count()))

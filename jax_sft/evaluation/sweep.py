@@ -22,7 +22,7 @@ from jax_sft.evaluation.items import find_benchmark, store_items
 from jax_sft.evaluation.score import score_units
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.engine import Engine
-from jax_sft.models.decoder import Params
+from jax_sft.models import Params
 from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import (
     aside_folder,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from jax_sft.config import Sampling
-from jax_sft.models.decoder import Params
+from jax_sft.models import Params
 from jax_sft.study.records import Finish
 
 

@@ -30,8 +30,9 @@ from jax_sft.generation.slots import (
     slot_formats,
     slot_shardings,
 )
-from jax_sft.models.decoder import Params, init_params
-from jax_sft.sharding import GENERATION_RULES, batch_sharding, place_abstract, replicated
+from jax_sft.models import Params
+from jax_sft.models.decoder import abstract_params
+from jax_sft.sharding import GENERATION_RULES, batch_sharding, replicated, shardings_of
 
 SMALLEST_BUCKET = 32
 
@@ -68,7 +69,7 @@ class Engine:
         """The three programs. Slots keep one layout from call to call and are updated in place (donated)."""
         dtype = jnp.dtype(self.evaluation.compute_dtype)
         in_slots = slot_formats(self.abstract_slots(), self.mesh)
-        in_params = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_params())
+        in_params = shardings_of(self.abstract_params())
         whole, self._rows = replicated(self.mesh), batch_sharding(self.mesh)
 
         def counted_decode(params: Params, slots: Slots) -> tuple[Slots, Chunk]:
@@ -96,12 +97,8 @@ class Engine:
 
     def abstract_params(self) -> Params:
         """Shapes, types (the compute type) and shardings in which the engine wants the weights."""
-        boxed = jax.eval_shape(lambda: init_params(self.model, jax.random.key(0)))
         dtype = jnp.dtype(self.evaluation.compute_dtype)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding),
-            place_abstract(boxed, self.mesh, GENERATION_RULES),
-        )
+        return abstract_params(self.model, dtype, self.mesh, GENERATION_RULES)
 
     def abstract_slots(self) -> Slots:
         """Shapes, types and shardings of what the device holds of all slots."""

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jax_sft.config import ModelConfig
-from jax_sft.models.decoder import Params, forward_rows
+from jax_sft.models import Params
+from jax_sft.models.decoder import forward_rows
 from jax_sft.packed import Rows
 
 

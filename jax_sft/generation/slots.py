@@ -15,8 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import ModelConfig
 from jax_sft.generation.sampling import SlotSampling, choose
+from jax_sft.models import Params
 from jax_sft.models.attention import Cached
-from jax_sft.models.decoder import Params, forward_token, logits, prefill_rows
+from jax_sft.models.decoder import forward_token, logits, prefill_rows
 from jax_sft.models.kv_cache import KVCache, insert, make_cache
 from jax_sft.packed import Rows
 from jax_sft.sharding import BATCH_AXES

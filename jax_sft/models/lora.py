@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jax_sft.config import LoraConfig
+from jax_sft.models import Params
 
-Params = dict[str, Any]
 A, B = "lora_a", "lora_b"
 
 
@@ -45,6 +45,11 @@ def split(params: Params) -> tuple[Params, Params]:
         return params, {}
     frozen = {path: leaf for path, leaf in flat.items() if path not in learnt}
     return unflatten_dict(learnt), unflatten_dict(frozen)
+
+
+def without_adapters(params: Params) -> Params:
+    """The parameters of the plain model among these."""
+    return split(params)[1] or params
 
 
 def merge(learnt: Params, frozen: Params) -> Params:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import jax
 
 from jax_sft.config import ModelConfig
-from jax_sft.models.decoder import init_params
+from jax_sft.models.decoder import abstract_params
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,9 @@ class ModelSize:
 @functools.cache
 def model_size(model: ModelConfig) -> ModelSize:
     """Parameters, counted from the very tree that is trained."""
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     sizes = {
         jax.tree_util.keystr(path): math.prod(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_params(model))
     }
     table = model.vocab_size * model.hidden_size
     outside = table * (1 if model.tie_embeddings else 2)

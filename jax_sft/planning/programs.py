@@ -86,35 +86,31 @@ def mesh_of(program: Program, devices: list[Any]) -> Mesh:
     return make_mesh(program.run.parallelism, devices)
 
 
-def lower(program: Program, mesh: Mesh) -> Any:
-    """The program traced and lowered for a mesh (`jax.stages.Lowered`).
+def lower(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
+    """The program traced and lowered for a mesh (`jax.stages.Lowered`), and the bytes that it keeps.
 
-    UsageError when mesh, model and batch do not fit one another.
+    The bytes are those on one device, of parameters, optimizer and key/value cache. UsageError when mesh,
+    model and batch do not fit one another.
     """
-    return _lower_train(program, mesh) if program.kind == "train" else _engine(program, mesh).lower_decode()
+    return _lower_train(program, mesh) if program.kind == "train" else _lower_decode(program, mesh)
 
 
-def _lower_train(program: Program, mesh: Mesh) -> Any:
+def _lower_train(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     run = program.run
     check_batch(run.data, mesh)
+    wanted = abstract_state(run, mesh)
     shape = (program.micro_batches, run.data.rows_per_micro_batch, run.data.row_length)
-    step: Any = compile_step(run, mesh, TOTAL_STEPS)
+    step: Any = compile_step(run, wanted, TOTAL_STEPS)
     with jax.set_mesh(mesh):
-        return step.lower(abstract_state(run, mesh), abstract_batch(shape, mesh))
+        lowered = step.lower(wanted, abstract_batch(shape, mesh))
+    return lowered, {"parameters": _held(wanted.params), "optimizer": _held(wanted.opt_state)}
 
 
-def _engine(program: Program, mesh: Mesh) -> Engine:
+def _lower_decode(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     assert program.evaluation is not None
-    return Engine(program.run.model, program.evaluation, (0,), mesh)
-
-
-def state_bytes(program: Program, mesh: Mesh) -> dict[str, int]:
-    """Bytes on one device of what the program is given: parameters, optimizer, batch, key/value cache."""
-    if program.kind == "train":
-        state = abstract_state(program.run, mesh)
-        return {"parameters": _held(state.params), "optimizer": _held(state.opt_state)}
-    engine = _engine(program, mesh)
-    return {"parameters": _held(engine.abstract_params()), "cache": _held(engine.abstract_slots().cache)}
+    engine = Engine(program.run.model, program.evaluation, (0,), mesh)
+    wanted, slots = engine.abstract_params(), engine.abstract_slots()
+    return engine.lower_decode(), {"parameters": _held(wanted), "cache": _held(slots.cache)}
 
 
 def _held(tree: Any) -> int:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from jax.experimental import topologies
-from jax.sharding import Mesh
 
 from jax_sft.errors import JaxSftError
 from jax_sft.files import write_json
 from jax_sft.planning.hlo import cost_of
-from jax_sft.planning.programs import Program, lower, mesh_of, state_bytes
+from jax_sft.planning.programs import Program, lower, mesh_of
 from jax_sft.training.step import TPU_OPTIONS
 
 FORMAT = 4
@@ -47,7 +46,7 @@ def compile_program(program: Program, options: dict[str, str], cache: Path) -> d
     description = topologies.get_topology_desc(**program.topology.description)
     mesh = mesh_of(program, list(description.devices))
     started = time.perf_counter()
-    lowered = lower(program, mesh)
+    lowered, given = lower(program, mesh)
     text = lowered.as_text()
     named = json.dumps([FORMAT, version("libtpu"), TPU_OPTIONS, options, program.topology.label, text])
     key = hashlib.sha256(named.encode()).hexdigest()[:32]
@@ -60,7 +59,7 @@ def compile_program(program: Program, options: dict[str, str], cache: Path) -> d
         "jax": version("jax"),
         "options": options,
         "lower_seconds": time.perf_counter() - started,
-        **_compile(program, lowered, options, mesh),
+        **_compile(program, lowered, given, options),
     }
     cache.mkdir(parents=True, exist_ok=True)
     write_json(stored, facts)
@@ -76,8 +75,9 @@ def out_of_memory(message: str) -> tuple[float, float] | None:
     return None
 
 
-def _compile(program: Program, lowered: Any, options: dict[str, str], mesh: Mesh) -> dict[str, Any]:
-    given = state_bytes(program, mesh)
+def _compile(
+    program: Program, lowered: Any, given: dict[str, int], options: dict[str, str]
+) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=options or None)

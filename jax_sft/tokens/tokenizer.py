@@ -41,6 +41,14 @@ class Tokenizer:
         """One more than the largest id: the fewest rows an embedding table needs."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
+    def check_fits(self, vocab_size: int, owner: str) -> None:
+        """UsageError, naming the owner, when ids may come out for which a model has no embedding."""
+        if self.vocab_size > vocab_size:
+            raise UsageError(
+                f"{owner}: model.vocab_size {vocab_size} is too small for the {self.vocab_size} tokens of "
+                f"tokenizer {self.name}"
+            )
+
     @cached_property
     def special_tokens(self) -> dict[str, int]:
         """Every special token and its id."""

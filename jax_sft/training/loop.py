@@ -1,17 +1,20 @@
 """Training one run from start (or where it stopped) to its last step."""
 
+from collections.abc import Iterator
+from typing import NoReturn
+
 import jax
-from jax.sharding import Mesh
 from rich.console import Console
 
 from jax_sft.checkpoints.export import Exports
 from jax_sft.checkpoints.store import snapshot_store, state_store
 from jax_sft.config import Run, Study
-from jax_sft.data.batches import Batches, iterate
+from jax_sft.data.batches import Batch, Batches, iterate
 from jax_sft.data.prepared import run_rows
 from jax_sft.errors import UsageError
 from jax_sft.sharding import make_mesh
 from jax_sft.study.schedule import snapshot_steps
+from jax_sft.terminal import messages
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import ChatTemplate, load_template
 from jax_sft.training.metrics import GradientsNotFinite, Reporter
@@ -20,13 +23,8 @@ from jax_sft.training.preemption import Preemption
 from jax_sft.training.saves import Saves, last_sound_state
 from jax_sft.training.sizes import check_room
 from jax_sft.training.start import start_state, write_record
-from jax_sft.training.step import (
-    TrainState,
-    abstract_state,
-    compile_plain,
-    compile_step,
-)
-from jax_sft.training.trace import Trace, check_trace
+from jax_sft.training.step import TrainState, abstract_state, compile_plain, compile_step, mesh_of
+from jax_sft.training.trace import Step, Trace, check_trace
 
 
 def train(study: Study, run: Run) -> None:
@@ -36,11 +34,11 @@ def train(study: Study, run: Run) -> None:
     JaxSftError when saving fails or gradients stay infinite. Both leave earlier saves as they are. On SIGTERM
     the state is saved and the process exits with 0.
     """
-    quiet = jax.process_index() > 0
-    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=quiet)
+    console = messages(quiet=jax.process_index() > 0)
     template, batches = prepare(study, run)
     mesh = make_mesh(run.parallelism)
     check_batch(run.data, mesh)
+    wanted = abstract_state(run, mesh)
     steps = snapshot_steps(run.snapshots.schedule, batches.total_steps, batches.steps_per_epoch)
     exported = export_steps(run, batches, steps)
     check_trace(run)
@@ -55,33 +53,35 @@ def train(study: Study, run: Run) -> None:
         Trace(run.trace, folder) as trace,
         jax.set_mesh(mesh),
     ):
-        saves = Saves(snapshots, states, steps, run.snapshots, batches.total_steps, compile_plain(run, mesh))
-        state = begin(study, run, mesh, saves, console)
-        start, skipped = int(state.step), int(state.skipped)
+        plain = compile_plain(run, wanted)
+        saves = Saves(snapshots, states, steps, run.snapshots, batches.total_steps, plain)
+        state = resume_or_start(study, run, wanted, saves, console)
+        start, skipped = (int(count) for count in jax.device_get((state.step, state.skipped)))
+        loaded = iterate(batches, start, held_rows(run.data.rows_per_micro_batch, mesh))
+        step = trace.around(make_step(run, wanted, batches.total_steps))
         with Reporter(run, folder, start, batches.total_steps, skipped, console) as reporter:
-            stopped = take_steps(run, batches, mesh, state, saves, reporter, exports, preemption, trace)
-        if stopped is None:
+            take_steps(state, step, preemption.until_told(loaded), saves, exports, reporter)
+        if preemption.stopped_at is None:
             snapshots.wait()
             exports.finish(batches.total_steps)
-    if stopped is not None:
-        console.print(
-            f"{run.name}: told to end; state saved at step {stopped}, the same command goes on from it"
-        )
-        raise SystemExit(0)
-    if preemption.noticed:
-        console.print(f"{run.name}: told to end; the run is done, nothing more is started")
-        raise SystemExit(0)
+    if preemption.stopped_at is not None or preemption.noticed:
+        _end_early(run, preemption.stopped_at, console)
+
+
+def _end_early(run: Run, step: int | None, console: Console) -> NoReturn:
+    """End the process, which was told to, with the state saved at `step`; None when the run was done."""
+    state = "the run is done, nothing more is started"
+    if step is not None:
+        state = f"state saved at step {step}, the same command goes on from it"
+    console.print(f"{run.name}: told to end; {state}")
+    raise SystemExit(0)
 
 
 def prepare(study: Study, run: Run) -> tuple[ChatTemplate, Batches]:
     """The chat template, and the run's rows tokenised and laid out into the batches of every step."""
     tokenizer = load_tokenizer(run.tokens)
     template = load_template(run.tokens, tokenizer)
-    if tokenizer.vocab_size > run.model.vocab_size:
-        raise UsageError(
-            f"run {run.name}: model.vocab_size {run.model.vocab_size} is too small for the "
-            f"{tokenizer.vocab_size} tokens of tokenizer {tokenizer.name}"
-        )
+    tokenizer.check_fits(run.model.vocab_size, f"run {run.name}")
     rows = run_rows(study, run, tokenizer, template)
     return template, Batches(rows, run.data, run.seed, run.epochs)
 
@@ -99,56 +99,55 @@ def export_steps(run: Run, batches: Batches, snapshots: list[int]) -> list[int]:
     return steps
 
 
-def begin(study: Study, run: Run, mesh: Mesh, saves: Saves, console: Console) -> TrainState:
-    """The last sound state of an interrupted run, or the state before the first update."""
+def resume_or_start(study: Study, run: Run, wanted: TrainState, saves: Saves, console: Console) -> TrainState:
+    """The last sound state of an interrupted run, or the state before the first update; as `wanted` says."""
     step = last_sound_state(saves.states, console)
     if step is None:
-        return start_state(study, run, mesh)
+        return start_state(study, run, wanted)
     console.print(f"{run.name}: going on from step {step}")
     if missed := saves.missed(step):
-        told = f"{run.name}: training is past the snapshots at {missed}; they are not made"
-        console.print(told, style="yellow")
-    return saves.states.load(step, abstract_state(run, mesh), checked=True)
+        console.print(
+            f"{run.name}: training is past the snapshots at {missed}; they are not made", style="yellow"
+        )
+    return saves.states.load(step, wanted, checked=True)
+
+
+def make_step(run: Run, wanted: TrainState, total_steps: int) -> Step:
+    """The compiled update, given batches as the loader makes them."""
+    compiled, mesh = compile_step(run, wanted, total_steps), mesh_of(wanted)
+    return lambda state, batch: compiled(state, place_batch(batch, mesh))
 
 
 def take_steps(
-    run: Run,
-    batches: Batches,
-    mesh: Mesh,
     state: TrainState,
+    step: Step,
+    batches: Iterator[Batch],
     saves: Saves,
-    reporter: Reporter,
     exports: Exports,
-    preemption: Preemption,
-    trace: Trace,
-) -> int | None:
-    """Take every step after `state.step`, saving as due; the step at which it was told to end, if any."""
-    start = int(state.step)
-    step_function = compile_step(run, mesh, batches.total_steps)
-    saves.begin(start)
-    saves.save(start, state)
-    for batch in iterate(batches, start, held_rows(run.data.rows_per_micro_batch, mesh)):
-        trace.before(batch.step)
-        state, metrics = step_function(state, place_batch(batch, mesh))
-        trace.after(batch.step, metrics)
-        done = batch.step
-        due = saves.due(done)
-        try:
-            reporter.started(batch, metrics)
-            if due:
+    reporter: Reporter,
+) -> None:
+    """Take a step with each of the batches, saving as due, and at last save the state.
+
+    Nothing moves between host and devices but what is moved on purpose. GradientsNotFinite when too many
+    steps in a row were skipped; the state is saved before.
+    """
+    done = int(jax.device_get(state.step))
+    saves.resume_at(done)
+    saves.save(done, state)
+    try:
+        for batch in batches:
+            with jax.transfer_guard("disallow"):
+                state, metrics = step(state, batch)
+                done = batch.step
+                reporter.started(batch, metrics)  # reports the step before, while the devices do this one
+            if saves.due(done):
                 reporter.flush()
-        except GradientsNotFinite:
-            reporter.flush()
-            saves.save_state(done, state)
-            raise
-        if due:
-            saves.save(done, state)
-            exports.start(before=done)
-        saves.check()
-        if preemption.stop_now():
-            try:
-                reporter.flush()
-            finally:
-                saves.save_state(done, state)
-            return done
-    return None
+                saves.save(done, state)
+                exports.next(before=done)
+            saves.check()
+        reporter.flush()
+    except GradientsNotFinite:
+        reporter.flush()
+        saves.save_state(done, state)
+        raise
+    saves.save_state(done, state)

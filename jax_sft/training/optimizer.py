@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_sft.config import OptimizerConfig
-from jax_sft.models.decoder import LAYERS, Params
+from jax_sft.config import OptimizerConfig, Run
+from jax_sft.models import Params
+from jax_sft.models.decoder import LAYERS
 
 
 def learning_rate(config: OptimizerConfig, step: jax.Array, total_steps: int) -> jax.Array:
@@ -55,28 +56,28 @@ Part = Callable[[Params, Params, optax.OptState], tuple[Params, optax.OptState]]
 
 
 def update(
+    run: Run,
     params: Params,
     gradients: Params,
     opt_state: optax.OptState,
-    config: OptimizerConfig,
     rate: jax.Array,
     finite: jax.Array,
-    on_host: bool,
 ) -> tuple[Params, optax.OptState]:
     """Weights and optimizer state after an update at learning rate `rate`; the old ones unless `finite`.
 
-    With `on_host` the moments lie in the host's memory, before and after. The device then holds those of one
-    layer at a time.
+    The moments lie in the memory that the run names, before and after. Of those in the host's, the device
+    holds those of one layer at a time.
     """
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(run.optimizer)
 
     def part(params: Params, gradients: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
         directions, after = optimizer.update(gradients, opt_state, params)
         updated = jax.tree.map(lambda p, d: p.astype(jnp.float32) - rate * d, params, directions)
         return _keep(finite, updated, params), _keep(finite, after, opt_state)
 
-    gradients = clipped(gradients, config)
-    return (_streamed(part) if on_host else part)(params, gradients, opt_state)
+    gradients = clipped(gradients, run.optimizer)
+    apply = _streamed(part) if run.optimizer_memory == "host" else part
+    return apply(params, gradients, opt_state)
 
 
 def _keep(finite: jax.Array, new: Any, old: Any) -> Any:

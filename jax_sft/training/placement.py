@@ -81,7 +81,9 @@ def place_batch(batch: Batch, mesh: Mesh) -> DeviceBatch:
     """A batch on the devices; every process puts down what its own devices hold (`held_rows`)."""
 
     def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+        parts = sharding.addressable_devices_indices_map(x.shape)
+        shards = jax.device_put([x[part] for part in parts.values()], list(parts))
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
 
     where = batch_shardings(mesh)
     rows = jax.tree.map(lambda x_MRT: put(x_MRT, where.rows), batch.rows)

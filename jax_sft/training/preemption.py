@@ -2,11 +2,14 @@
 
 import itertools
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
+
+from jax_sft.data.batches import Batch
 
 _ASKED = itertools.count(1)
 """How often this process has asked JAX: it agrees on such a number to stop at, and never on one that is past.
@@ -23,6 +26,8 @@ class Preemption:
     def __init__(self) -> None:
         self._noticed = False
         self._before: Any = None
+        self.stopped_at: int | None = None
+        """The step with which training ended, if it was told to end."""
 
     def __enter__(self) -> Self:
         if jax.process_count() == 1:
@@ -39,6 +44,14 @@ class Preemption:
     def noticed(self) -> bool:
         """Whether this process was told to end; known at once only to a process that is alone."""
         return self._noticed
+
+    def until_told(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, up to that of the step during which the job is told to end."""
+        for batch in batches:
+            yield batch
+            if self.stop_now():
+                self.stopped_at = batch.step
+                return
 
     def stop_now(self) -> bool:
         """Whether training ends with the step just started; every process asks after every step."""

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jax_sft.checkpoints.store import Store, to_snapshot
 from jax_sft.config import SnapshotConfig
-from jax_sft.models.decoder import Params
+from jax_sft.models import Params
 from jax_sft.training.step import TrainState
 
 
@@ -40,7 +40,7 @@ class Saves:
         """Whether anything is saved after `step` updates."""
         return step in self._snapshot_steps or self._state_due(step)
 
-    def begin(self, step: int) -> None:
+    def resume_at(self, step: int) -> None:
         """Take note of the step that training goes on from."""
         self._last_state = step, time.monotonic()
         self._next_state = step - step % self._config.state_every + self._config.state_every

@@ -6,18 +6,17 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 from etils import epath
 
 from jax_sft.config import LoraConfig, ModelConfig, OptimizerConfig, ParamDtype, Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import in_bucket
-from jax_sft.models.decoder import init_params
+from jax_sft.models.decoder import abstract_params
 from jax_sft.models.lora import split
 from jax_sft.models.size import model_size
 from jax_sft.study.folder import export_folder, run_folder, snapshots_folder, state_folder
-from jax_sft.training.step import cast_params, init_state
+from jax_sft.training.step import init_state
 
 SNAPSHOT_BYTES = 2
 """Of a parameter in a snapshot or an export."""
@@ -49,9 +48,8 @@ def _state_size(
     model: ModelConfig, lora: LoraConfig, optimizer: OptimizerConfig, param_dtype: ParamDtype
 ) -> StateSize:
     run = Run(model=model, lora=lora, optimizer=optimizer, param_dtype=param_dtype)
-    state = jax.eval_shape(
-        lambda: init_state(run, cast_params(nn.unbox(init_params(model, jax.random.key(0), lora)), run))
-    )
+    params = abstract_params(model, param_dtype, lora=lora)
+    state = jax.eval_shape(lambda params: init_state(run, params), params)
     learnt, frozen = split(state.params)
     return StateSize(_bytes(frozen), _bytes(learnt), _bytes(state.opt_state))
 

@@ -3,24 +3,24 @@
 from dataclasses import asdict
 from importlib.metadata import version
 
-import flax.linen as nn
 import jax
 from etils import epath
-from jax.sharding import Mesh
 
 from jax_sft.checkpoints.store import load_snapshot
-from jax_sft.config import LoraConfig, Run, StartRun, Study, parse_init, replace
+from jax_sft.config import Run, StartRun, Study, parse_init
 from jax_sft.data.batches import Batches
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import write_json
-from jax_sft.models.decoder import Params, init_params
-from jax_sft.models.lora import merge, split
+from jax_sft.models import Params
+from jax_sft.models.decoder import init_plain
+from jax_sft.models.lora import merge, split, without_adapters
 from jax_sft.models.weights.read import load_pretrained, pretrained_config
+from jax_sft.sharding import shardings_of
 from jax_sft.study.document import differences, study_to_json
 from jax_sft.study.folder import run_folder, snapshots_folder, state_folder, study_file, study_folder
 from jax_sft.study.records import RunRecord
 from jax_sft.tokens.templates import ChatTemplate
-from jax_sft.training.step import TrainState, abstract_state, cast_params, init_state
+from jax_sft.training.step import TrainState, init_state
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
@@ -65,38 +65,39 @@ def _refuse_another(folder: epath.Path, old: RunRecord, new: RunRecord) -> None:
         )
 
 
-def start_params(study: Study, run: Run, mesh: Mesh) -> Params:
-    """The weights before the first update: random, imported, or another run's snapshot; and new adapters."""
-    base = _base_params(study, replace(run, lora=LoraConfig()), mesh)
+def start_params(study: Study, run: Run, wanted: Params) -> Params:
+    """The weights before the first update, as the abstract `wanted` says.
+
+    They are random, imported, or another run's snapshot; adapters are new.
+    """
+    base = _base_params(study, run, without_adapters(wanted))
     if not run.lora.rank:
         return base
-    adapters, _ = split(abstract_state(run, mesh).params)
+    adapters, _ = split(wanted)
     make = jax.jit(
-        lambda key: split(cast_params(nn.unbox(init_params(run.model, key, run.lora)), run))[0],
-        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, adapters),
+        lambda key: split(init_plain(run.model, key, run.param_dtype, run.lora))[0],
+        out_shardings=shardings_of(adapters),
     )
     return merge(make(jax.random.key(run.seed)), base)
 
 
-def _base_params(study: Study, run: Run, mesh: Mesh) -> Params:
-    target = abstract_state(run, mesh).params
+def _base_params(study: Study, run: Run, wanted: Params) -> Params:
     if run.init == "random":
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
         make = jax.jit(
-            lambda key: cast_params(nn.unbox(init_params(run.model, key)), run), out_shardings=shardings
+            lambda key: init_plain(run.model, key, run.param_dtype), out_shardings=shardings_of(wanted)
         )
         return make(jax.random.key(run.seed))
     if start := parse_init(run.init):
-        return _params_of_run(study, run, start, target)
+        return _params_of_run(study, run, start, wanted)
     changed = differences(asdict(run.model), asdict(pretrained_config(run.init, run.init_ignore)))
     if changed:
         raise UsageError(
             f"run {run.name}: model does not fit the weights of {run.init}: {'; '.join(changed)}"
         )
-    return load_pretrained(run.init, target, run.init_ignore)[1]
+    return load_pretrained(run.init, wanted, run.init_ignore)[1]
 
 
-def _params_of_run(study: Study, run: Run, start: StartRun, target: Params) -> Params:
+def _params_of_run(study: Study, run: Run, start: StartRun, wanted: Params) -> Params:
     """A snapshot of the run that `run.init` names, by default the last of its schedule."""
     folder = run_folder(study, start.run)
     record = RunRecord.read(folder)
@@ -107,12 +108,13 @@ def _params_of_run(study: Study, run: Run, start: StartRun, target: Params) -> P
     changed = differences(asdict(record.run.model), asdict(run.model))
     if changed:
         raise UsageError(f"run {run.name}: model is not that of run {start.run}: {'; '.join(changed)}")
-    return load_snapshot(folder, record.snapshot_steps[-1] if start.step is None else start.step, target)
+    return load_snapshot(folder, record.snapshot_steps[-1] if start.step is None else start.step, wanted)
 
 
-def start_state(study: Study, run: Run, mesh: Mesh) -> TrainState:
-    """The state before the first update."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run, mesh))
-    params = start_params(study, run, mesh)
-    make = jax.jit(lambda params: init_state(run, params), out_shardings=shardings, donate_argnums=(0,))
+def start_state(study: Study, run: Run, wanted: TrainState) -> TrainState:
+    """The state before the first update, as the abstract `wanted` says."""
+    params = start_params(study, run, wanted.params)
+    make = jax.jit(
+        lambda params: init_state(run, params), out_shardings=shardings_of(wanted), donate_argnums=(0,)
+    )
     return make(params)

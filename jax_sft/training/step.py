@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jax_sft.config import LoraConfig, Run, replace
-from jax_sft.models.decoder import Params, forward_rows, head_kernel, init_params
-from jax_sft.models.lora import fold, merge, split
+from jax_sft.config import Run, replace
+from jax_sft.models import Params
+from jax_sft.models.decoder import boxed_params, forward_rows, head_kernel
+from jax_sft.models.lora import fold, merge, split, without_adapters
 from jax_sft.packed import Rows
-from jax_sft.sharding import place_abstract, replicated
+from jax_sft.sharding import place_abstract, replicated, shardings_of
 from jax_sft.training.loss import weighted_nll
 from jax_sft.training.optimizer import learning_rate, make_optimizer, update
 from jax_sft.training.placement import DeviceBatch, batch_shardings
@@ -56,11 +57,11 @@ def init_state(run: Run, params: Params) -> TrainState:
 
 
 def abstract_state(run: Run, mesh: Mesh) -> TrainState:
-    """Shapes, types and shardings of the training state: the one description all else derives from.
+    """Shapes, types and shardings of the training state: made once and handed to all that derives from it.
 
     Adam's moments are sharded as the parameters they belong to, in the memory that the run names.
     """
-    boxed = jax.eval_shape(lambda: cast_params(init_params(run.model, jax.random.key(0), run.lora), run))
+    boxed = boxed_params(run.model, run.param_dtype, run.lora)
     state = place_abstract(jax.eval_shape(lambda params: init_state(run, params), boxed), mesh)
     if run.optimizer_memory == "device":
         return state
@@ -73,9 +74,10 @@ def _on_host(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return leaf if not leaf.ndim else leaf.update(sharding=leaf.sharding.with_memory_kind("pinned_host"))
 
 
-def cast_params(params: Params, run: Run) -> Params:
-    """The parameters in the run's `param_dtype`."""
-    return jax.tree.map(lambda p: p.astype(run.param_dtype), params)
+def mesh_of(wanted: TrainState) -> Mesh:
+    """The mesh that an abstract state is placed on."""
+    placed: Any = wanted.step.sharding
+    return placed.mesh
 
 
 def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[jax.Array, Params]:
@@ -125,8 +127,7 @@ def train_step(
     rate = learning_rate(run.optimizer, state.step, total_steps)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     learnt, frozen = split(state.params)
-    on_host = run.optimizer_memory == "host"
-    learnt, opt_state = update(learnt, gradients, state.opt_state, run.optimizer, rate, finite, on_host)
+    learnt, opt_state = update(run, learnt, gradients, state.opt_state, rate, finite)
     state = TrainState(
         step=state.step + 1,
         skipped=state.skipped + jnp.where(finite, 0, 1),
@@ -138,14 +139,14 @@ def train_step(
 
 
 def compile_step(
-    run: Run, mesh: Mesh, total_steps: int
+    run: Run, wanted: TrainState, total_steps: int
 ) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, Metrics]]:
-    """The jitted train step for this mesh; it donates the state it is given."""
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run, mesh))
+    """The jitted train step for the run's abstract state and its mesh; it donates the state it is given."""
+    in_state, mesh = shardings_of(wanted), mesh_of(wanted)
     return jax.jit(
         lambda state, batch: train_step(state, batch, run, total_steps),
-        in_shardings=(state_shardings, batch_shardings(mesh)),
-        out_shardings=(state_shardings, replicated(mesh)),
+        in_shardings=(in_state, batch_shardings(mesh)),
+        out_shardings=(in_state, replicated(mesh)),
         donate_argnums=(0,),
         compiler_options=compiler_options(mesh),
     )
@@ -156,10 +157,9 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
     return TPU_OPTIONS if mesh.devices.flat[0].platform == "tpu" else {}
 
 
-def compile_plain(run: Run, mesh: Mesh) -> Callable[[Params], Params]:
+def compile_plain(run: Run, wanted: TrainState) -> Callable[[Params], Params]:
     """The jitted folding of adapters into the weights; without adapters it changes nothing."""
     if not run.lora.rank:
         return lambda params: params
-    plain = abstract_state(replace(run, lora=LoraConfig()), mesh).params
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, plain)
-    return jax.jit(lambda params: fold(params, run.lora), out_shardings=shardings)
+    plain = shardings_of(without_adapters(wanted.params))
+    return jax.jit(lambda params: fold(params, run.lora), out_shardings=plain)

@@ -1,5 +1,6 @@
 """A profiler's trace of chosen steps, for XProf or Perfetto."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -7,9 +8,13 @@ import jax
 from etils import epath
 
 from jax_sft.config import Run
+from jax_sft.data.batches import Batch
 from jax_sft.errors import UsageError
 from jax_sft.study.folder import trace_folder
-from jax_sft.training.step import Metrics
+from jax_sft.training.step import Metrics, TrainState
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+"""An update with a batch as the loader makes it."""
 
 
 def check_trace(run: Run) -> None:
@@ -34,15 +39,21 @@ class Trace:
         if self._running:
             jax.profiler.stop_trace()
 
-    def before(self, step: int) -> None:
-        """Start with the first of the steps; one trace a run."""
-        if step == self._first:
-            jax.profiler.start_trace(str(self._folder))
-            self._running = True
+    def around(self, step: Step) -> Step:
+        """The same step, with the trace started before the first of those chosen, one trace a run.
 
-    def after(self, step: int, metrics: Metrics) -> None:
-        """End when the last of the steps is done, which is waited for."""
-        if self._running and step == self._last:
-            jax.block_until_ready(metrics)
-            jax.profiler.stop_trace()
-            self._running = False
+        It ends when the last of them is done, which is waited for.
+        """
+
+        def traced(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            if batch.step == self._first:
+                jax.profiler.start_trace(str(self._folder))
+                self._running = True
+            state, metrics = step(state, batch)
+            if self._running and batch.step == self._last:
+                jax.block_until_ready(metrics)
+                jax.profiler.stop_trace()
+                self._running = False
+            return state, metrics
+
+        return traced

@@ -38,7 +38,7 @@ V5E = parse_topology("v5e:4")
 
 
 def compile_program(program: Program, devices: list[Any]) -> Any:
-    return compile_lowered(lower(program, mesh_of(program, devices)))
+    return compile_lowered(lower(program, mesh_of(program, devices))[0])
 
 
 @pytest.fixture(scope="module")

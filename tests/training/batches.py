@@ -11,7 +11,7 @@ from jax_sft.data.rows import TokenisedRows
 from jax_sft.packed import Rows, empty_rows
 from jax_sft.training.placement import DeviceBatch, place_batch
 from jax_sft.training.start import start_state
-from jax_sft.training.step import TrainState, compile_step
+from jax_sft.training.step import TrainState, abstract_state, compile_step
 
 MODEL = ModelConfig(
     vocab_size=96,
@@ -71,8 +71,9 @@ def train_steps(run: Run, batches: Batches, mesh: Mesh) -> tuple[TrainState, lis
     """The state after all steps of the batches, from the run's first, and their losses."""
     losses = []
     with jax.set_mesh(mesh):
-        state = start_state(Study("study", (run,)), run, mesh)
-        step = compile_step(run, mesh, batches.total_steps)
+        wanted = abstract_state(run, mesh)
+        state = start_state(Study("study", (run,)), run, wanted)
+        step = compile_step(run, wanted, batches.total_steps)
         for batch in iterate(batches):
             state, metrics = step(state, place_batch(batch, mesh))
             losses.append(float(metrics["loss"]))

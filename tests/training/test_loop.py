@@ -215,6 +215,13 @@ def test_a_step_without_finite_gradient_is_skipped_and_counted(
     assert int(final_state(tmp_path).skipped) == 2
 
 
+def test_a_silent_transfer_ends_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here of the batch, which the step is given as it lies on the host."""
+    monkeypatch.setattr(loop, "place_batch", lambda batch, mesh: DeviceBatch(batch.rows, batch.micro_batches))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train(*study(tmp_path))
+
+
 def test_ten_skipped_steps_in_a_row_stop_training_with_the_state_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

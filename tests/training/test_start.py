@@ -24,15 +24,17 @@ def test_a_run_that_saved_nothing_may_be_configured_anew(tmp_path: Path) -> None
     assert metrics(tmp_path)
 
 
+WANTED = abstract_state(RUN, MESH).params
+
+
 def child(init: str, **changes: Any) -> tuple[Run, Run]:
     return RUN, replace(RUN, name="child", init=init, **changes)
 
 
 @pytest.mark.parametrize(("init", "step"), [("run:tiny", 30), ("run:tiny@8", 8), ("run:tiny@0", 0)])
 def test_start_from_a_snapshot_of_another_run(finished: Path, init: str, step: int) -> None:
-    params = start_params(*study(finished, *child(init)), MESH)
-    target = abstract_state(RUN, MESH).params
-    assert_same(params, load_snapshot(folder(finished), step, target))
+    params = start_params(*study(finished, *child(init)), WANTED)
+    assert_same(params, load_snapshot(folder(finished), step, WANTED))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
@@ -54,11 +56,11 @@ def test_what_a_run_cannot_start_from(
     finished: Path, init: str, changes: dict[str, Any], error: type[JaxSftError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        start_params(*study(finished, *child(init, **changes)), MESH)
+        start_params(*study(finished, *child(init, **changes)), WANTED)
     assert message in str(caught.value)
 
 
 def test_a_damaged_snapshot_is_no_start(again: Path) -> None:
     damage(folder(again) / "snapshots" / "30")
     with pytest.raises(JaxSftError, match=r"snapshots/30: .* has changed since it was saved"):
-        start_params(*study(again, *child("run:tiny")), MESH)
+        start_params(*study(again, *child("run:tiny")), WANTED)

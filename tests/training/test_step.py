@@ -15,7 +15,7 @@ import pytest
 from jax_sft.config import ParallelismConfig, Study, replace
 from jax_sft.data.batches import Batches, iterate
 from jax_sft.models.decoder import Params
-from jax_sft.sharding import WEIGHT_AXES, make_mesh
+from jax_sft.sharding import WEIGHT_AXES, make_mesh, shardings_of
 from jax_sft.training.loss import CHUNK_TOKENS, weighted_nll
 from jax_sft.training.placement import DeviceBatch, abstract_batch, held_rows, place_batch
 from jax_sft.training.start import start_state
@@ -40,7 +40,7 @@ def mesh_of(devices: int, **axes: int) -> jax.sharding.Mesh:
 def first_state(mesh: jax.sharding.Mesh) -> TrainState:
     """The state before the first update of RUN, made straight into its shards."""
     with jax.set_mesh(mesh):
-        return start_state(Study("study", (RUN,)), RUN, mesh)
+        return start_state(Study("study", (RUN,)), RUN, abstract_state(RUN, mesh))
 
 
 def copy(state: TrainState) -> TrainState:
@@ -52,7 +52,7 @@ def copy(state: TrainState) -> TrainState:
 def alone() -> tuple[jax.sharding.Mesh, Step]:
     """One device, and the compiled step of RUN on it."""
     mesh = mesh_of(1)
-    return mesh, compile_step(RUN, mesh, STEPS)
+    return mesh, compile_step(RUN, abstract_state(RUN, mesh), STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,7 @@ def test_padding_alone_gives_zero(params: Params) -> None:
 
 def curve(mesh: jax.sharding.Mesh, step: Step, start: TrainState) -> tuple[np.ndarray, TrainState]:
     """Loss and gradient norm [STEPS, 2] of training from `start`, and the state after it."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(RUN, mesh))
-    state, found = jax.device_put(copy(start), shardings), []
+    state, found = jax.device_put(copy(start), shardings_of(abstract_state(RUN, mesh))), []
     with jax.set_mesh(mesh):
         for batch in iterate(BATCHES):
             state, metrics = step(state, place_batch(batch, mesh))
@@ -153,9 +152,10 @@ def test_eight_devices_give_the_losses_of_one(
     axes: dict[str, int], curve_alone: tuple[np.ndarray, TrainState], start: TrainState
 ) -> None:
     mesh = mesh_of(8, **axes)
-    step: Any = compile_step(RUN, mesh, STEPS)
+    wanted = abstract_state(RUN, mesh)
+    step: Any = compile_step(RUN, wanted, STEPS)
     with jax.set_mesh(mesh):
-        compiled = step.lower(abstract_state(RUN, mesh), place_batch(BATCHES.batch(1), mesh)).compile()
+        compiled = step.lower(wanted, place_batch(BATCHES.batch(1), mesh)).compile()
     found, state = curve(mesh, compiled, start)
     assert len(found) == STEPS
     np.testing.assert_allclose(found, curve_alone[0], rtol=1e-5)
@@ -234,9 +234,10 @@ def test_logits_never_exist_whole() -> None:
     run = replace(RUN, model=replace(RUN.model, vocab_size=vocab, num_layers=1), data=data)
     mesh = mesh_of(1)
     assert R * T > CHUNK_TOKENS
-    step: Any = compile_step(run, mesh, STEPS)
+    wanted = abstract_state(run, mesh)
+    step: Any = compile_step(run, wanted, STEPS)
     with jax.set_mesh(mesh):
-        text = step.lower(abstract_state(run, mesh), abstract_batch((2, R, T), mesh)).compile().as_text()
+        text = step.lower(wanted, abstract_batch((2, R, T), mesh)).compile().as_text()
     assert max(vocabulary_arrays(text, vocab)) == CHUNK_TOKENS * vocab
 
     # The same check does see the logits of a loss in one chunk.

@@ -13,11 +13,11 @@ from jax_sft import files
 from jax_sft.config import ModelConfig, Study, parse_init, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.hub import CONFIG, WEIGHTS, local_folder
+from jax_sft.models import Params
 from jax_sft.models.families import Family, Weight, family_of_huggingface
 from jax_sft.models.weights.gguf import smollm2_config, smollm2_source
 from jax_sft.models.weights.safetensors import SafetensorsFolder, TensorSource
 
-Params = dict[str, Any]
 _LISTED = 5
 
 
@@ -55,13 +55,13 @@ def with_models(study: Study, names: Collection[str]) -> Study:
 
 
 def load_pretrained(
-    spec: str, target: Params | None = None, ignore: Sequence[str] = ()
+    spec: str, wanted: Params | None = None, ignore: Sequence[str] = ()
 ) -> tuple[ModelConfig, Params]:
     """Weights of `smollm2` or a Hugging Face folder (safetensors; one file or shards; fp32, fp16 or bf16).
 
     Args:
         spec: `smollm2`, a folder (local or gs://), or a hub id such as `Qwen/Qwen3-8B-Base`.
-        target: a tree of `jax.ShapeDtypeStruct` with shardings. Each process then reads only the bytes of
+        wanted: a tree of `jax.ShapeDtypeStruct` with shardings. Each process then reads only the bytes of
             its own shards. Without it the result is numpy float32 on the host.
         ignore: fields of config.json that are passed over.
 
@@ -84,7 +84,7 @@ def load_pretrained(
     check_tensors(family, config, source.shapes(), spec)
     params: Params = {}
     for weight in family.table(config):
-        leaf = None if target is None else _at(target, weight.keys)
+        leaf = None if wanted is None else _at(wanted, weight.keys)
         _put(params, weight.keys, _load(weight, config, source, leaf))
     return config, params
 
@@ -136,7 +136,7 @@ def _load(weight: Weight, config: ModelConfig, source: TensorSource, leaf: Any) 
         block, axes = _read_block(weight, config, source, whole)
         return np.ascontiguousarray(block.transpose(axes), np.float32)
     if leaf.shape != shape:
-        raise ValueError(f"{weight.path}: target has shape {leaf.shape}, the weights {shape}")
+        raise ValueError(f"{weight.path}: shape {leaf.shape} is wanted, the weights {shape}")
     return _place(leaf, lambda index: _read_block(weight, config, source, index))
 
 

@@ -52,7 +52,7 @@ def write_huggingface(
     if target.exists() and (not target.is_dir() or any(True for _ in target.iterdir())):
         raise UsageError(f"{target}: already there; export into a new folder")
     page = family_of(config, family)
-    check_vocabulary(tokenizer, config)
+    tokenizer.check_fits(config.vocab_size, str(target))
     stops = stop_ids(tokenizer, template)
     tokens = {"eos_token_id": list(stops) if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.pad_id}
     if "bos_token" in tokenizer.named_tokens:
@@ -93,15 +93,6 @@ def _clear(target: epath.Path) -> None:
         scratch.rmtree()
         if files.in_bucket(target) and target.exists() and not is_exported(target):
             target.rmtree()
-
-
-def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
-    """UsageError when the tokenizer can give ids for which the embedding table has no row."""
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UsageError(
-            f"tokenizer {tokenizer.name} has {tokenizer.vocab_size} tokens, "
-            f"the model's embedding only {config.vocab_size} rows; raise model.vocab-size"
-        )
 
 
 class Tensors:
