@@ -111,7 +111,7 @@ def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
         study=study.name,
         run=run,
         step=step,
-        **summarise(config, lines, verdicts, len(items)),
+        **summarise(config, lines, verdicts, items),
         completions_hash=short_hash(completions_file(folder).read_bytes()),
         items_hash=items_hash(items),
         scorer=scorer_of(config),
@@ -148,7 +148,7 @@ def summarise(
     config: BenchmarkConfig,
     lines: Sequence[CompletionLine],
     verdicts: Sequence[Verdict | None],
-    items: int,
+    items: Sequence[Item],
 ) -> dict[str, Any]:
     """The fields of `UnitScores` that follow from its verdicts.
 
@@ -165,7 +165,10 @@ def summarise(
     for verdict in judged:
         for name, value in verdict.metrics.items():
             values[name].setdefault(verdict.item, []).append(value)
-    metrics = {name: estimate(by_item) for name, by_item in values.items()}
+    metrics = {
+        name: estimate(by_item, {item.id: task.weight(item, name) for item in items})
+        for name, by_item in values.items()
+    }
     headline, count = metrics[task.headline], len(lines)
     return {
         "benchmark": config.name,
@@ -173,7 +176,7 @@ def summarise(
         "group": group_of(config),
         "headline": task.headline,
         "higher_is_better": task.higher_is_better,
-        "items": items,
+        "items": len(items),
         "completions": count,
         "score": headline.mean,
         "low": headline.low,

@@ -32,28 +32,37 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return low, high
 
 
-def estimate(values_by_item: Mapping[str, Sequence[float]]) -> Estimate:
+def estimate(
+    values_by_item: Mapping[str, Sequence[float]], weights: Mapping[str, float] | None = None
+) -> Estimate:
     """Mean over items of the mean over samples, with a 95% interval that knows samples of an item are alike.
+
+    `weights` are those of the items in the mean (without them all are 1): an item of weight 3 counts like
+    three questions that are alike.
 
     Values between 0 and 1: Wilson's interval for the effective sample size mean*(1-mean)/variance(mean),
     where the variance is that of the mean of item means; with one 0/1 sample an item that is Wilson's
-    interval itself. The size is kept between the number of items (samples of an item all equal) and that of
-    all samples (independent). Other values: the normal interval of the item means. No items: mean 0, interval
-    0 … 1.
+    interval itself. The size is kept between the number of items (samples of an item all equal; with weights
+    Kish's effective number) and that of all samples (independent). Other values: the normal interval of the
+    item means. No items: mean 0, interval 0 … 1.
     """
     if not values_by_item:
         return Estimate(0.0, 0.0, 1.0, 0)
     means_E = np.array([np.mean(values) for values in values_by_item.values()], np.float64)
-    items, total = len(means_E), sum(len(values) for values in values_by_item.values())
-    mean = float(means_E.mean())
-    variance = float(means_E.var(ddof=1)) / items if items > 1 else 0.0
+    weights_E = np.array([1.0 if weights is None else weights[item] for item in values_by_item])
+    items, whole = len(means_E), float(weights_E.sum())
+    mean = float(np.average(means_E, weights=weights_E))
+    squares = float(((weights_E * (means_E - mean)) ** 2).sum())
+    variance = squares / whole**2 * items / (items - 1) if items > 1 else 0.0
     lowest = min(min(values) for values in values_by_item.values())
     highest = max(max(values) for values in values_by_item.values())
     if lowest < 0 or highest > 1:
         spread = Z * math.sqrt(variance)
         return Estimate(mean, mean - spread, mean + spread, items)
-    size = mean * (1 - mean) / variance if variance > 0 else float(items)
-    low, high = wilson(mean, min(max(size, items), total))
+    least = whole**2 / float((weights_E**2).sum())
+    most = sum(weights_E[at] * len(values) for at, values in enumerate(values_by_item.values()))
+    size = mean * (1 - mean) / variance if variance > 0 else least
+    low, high = wilson(mean, min(max(size, least), most))
     return Estimate(mean, low, high, items)
 
 

@@ -47,6 +47,10 @@ class Task(ABC):
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """Judge one completion; `finish` is `stop` or `length`."""
 
+    def weight(self, item: Item, metric: str) -> float:
+        """How much an item counts in the mean of a metric."""
+        return 1.0
+
     def warm(self) -> None:
         """Import what takes long, once in every process that judges, before time is counted."""
         return
