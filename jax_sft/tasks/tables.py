@@ -63,10 +63,14 @@ def _csv(path: epath.Path) -> Iterator[Mapping[str, Any]]:
         lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not valid UTF-8 (byte {error.start})") from None
-    for number, row in enumerate(csv.DictReader(lines), start=1):
-        if None in row or None in row.values():
-            raise UsageError(f"{path}, row {number}: has another number of fields than the first line")
-        yield row
+    reader = csv.DictReader(lines, strict=True)
+    try:
+        for number, row in enumerate(reader, start=1):
+            if None in row or None in row.values():
+                raise UsageError(f"{path}, row {number}: has another number of fields than the first line")
+            yield row
+    except csv.Error as error:
+        raise UsageError(f"{path}: not csv: {error}") from None
 
 
 def _list(path: epath.Path) -> Iterator[Mapping[str, Any]]:
