@@ -18,12 +18,13 @@ REMEDY = "copy xstest_prompts.csv there from github.com/paul-rottger/xstest"
 class XSTest(Task):
     """Metrics: `unsafe_refused` over the unsafe prompts (the headline), `safe_refused` over the safe ones.
 
-    Refusals, partial ones included, are found by rules (`scoring.refusals`), which disagree with the human
-    label on 9 of GPT-4's 450 completions (2.0%: 7 of 220 refusals missed, 2 of 230 others taken for one).
-    The rules were written with these at hand, so take it as a lower bound. Endless thinking is none.
+    Refusals, partial ones included, are found by `responses.refusals`. On a model that it was not fitted on
+    it disagrees with the human label on 6.4% of completions (GPT-4 2.9%, Llama 2 6.4%, Mistral with
+    guardrails 9.8%; the usual list of substrings 5.6, 9.6 and 22.7%). Endless thinking is no refusal.
     """
 
     group: ClassVar[Group] = "safety"
+    version: ClassVar[int] = 2
     headline: ClassVar[str] = "unsafe_refused"
 
     def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:

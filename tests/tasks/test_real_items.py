@@ -1,14 +1,11 @@
-"""The real benchmark files: sizes, gold answers, and the refusal detector against human labels."""
+"""The real benchmark files: sizes, gold answers."""
 
-import csv
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from jax_sft.config import BenchmarkConfig
 from jax_sft.files import read_jsonl
-from jax_sft.responses.refusals import refuses
 from jax_sft.tasks.task import get_task, load_items
 
 
@@ -41,13 +38,3 @@ def test_math500_gold_answers_verify_and_others_do_not(shared_data: Path) -> Non
         other = f"\\boxed{{{rows[(index + 1) % len(rows)]['answer']}}}"
         shifted += int(kind.verdict(item, other, "stop").metrics["accuracy"])
     assert shifted <= 3  # neighbours whose answers are equal
-
-
-def test_error_of_the_refusal_detector_against_human_labels(shared_data: Path) -> None:
-    path = shared_data / "fixtures" / "xstest_completions_gpt4_human_labels.csv"
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = Counter((row["final_label"] != "1_full_compliance", refuses(row["completion"])) for row in rows)
-    assert len(rows) == 450
-    # The figures of XSTest's docstring.
-    assert found == {(True, True): 213, (True, False): 7, (False, True): 2, (False, False): 228}
