@@ -1,14 +1,27 @@
-"""Small file work on local or gs:// paths: atomic text, json lines with row numbers in errors."""
+"""Small file work on local or gs:// paths: atomic text, json lines with rows in errors, lists of files.
 
+In a bucket each of these is one request; the same through epath's files and folders is several.
+"""
+
+import base64
+import hashlib
 import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple
 
 from etils import epath
+from etils.epath import backend
 
 from jax_sft.errors import UsageError
+
+SMALL = 1 << 20
+"""Bytes up to which a local file is read for its digest."""
+_DELETED_AT_ONCE = 16
 
 
 def in_bucket(path: epath.PathLike) -> bool:
@@ -52,17 +65,92 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 def write_atomically(path: epath.PathLike, text: str) -> None:
     """Write `text` so that a reader sees the old file or the whole new one, never a part."""
+    if in_bucket(path):
+        # An object is there whole or not at all.
+        _bucket(path).pipe_file(os.fspath(path), text.encode())
+        return
     target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         scratch.write_text(text)
-        if not in_bucket(target):
-            with open(scratch, "rb") as written:
-                os.fsync(written.fileno())
+        with open(scratch, "rb") as written:
+            os.fsync(written.fileno())
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def read_bytes(path: epath.PathLike) -> bytes:
+    """The content of a file; FileNotFoundError when there is none."""
+    return _bucket(path).cat_file(os.fspath(path)) if in_bucket(path) else epath.Path(path).read_bytes()
+
+
+class Entry(NamedTuple):
+    """What a list of a folder says of one file."""
+
+    size: int
+    digest: str | None
+    """MD5 of the content: in a bucket what the store knows, locally of small files when it is asked for."""
+
+
+def list_files(folder: epath.PathLike, digests: bool = False) -> dict[str, Entry]:
+    """Every file below a folder by its name relative to it; none when there is no such folder.
+
+    In a bucket that is one request for each thousand files, and no content is read. Locally `digests` reads
+    the files of at most SMALL bytes.
+    """
+    place = os.fspath(folder)
+    if in_bucket(folder):
+        found = _objects(place)
+        start = len(place.split("://")[1].rstrip("/")) + 1
+        return {name[start:]: _entry(details) for name, details in found.items()}
+    paths = (os.path.join(parent, name) for parent, _, names in os.walk(place) for name in names)
+    return {os.path.relpath(path, place): _local_entry(path, digests) for path in paths}
+
+
+def remove_folder(folder: epath.PathLike) -> None:
+    """Delete a folder, if there is one, with all that is in it."""
+    if not in_bucket(folder):
+        epath.Path(folder).rmtree(missing_ok=True)
+        return
+
+    def remove(name: str) -> None:
+        with suppress(FileNotFoundError):
+            _bucket(folder).rm_file(name)
+
+    with ThreadPoolExecutor(_DELETED_AT_ONCE) as pool:
+        list(pool.map(remove, _objects(os.fspath(folder))))
+
+
+def _objects(folder: str) -> dict[str, dict[str, Any]]:
+    return _bucket(folder).find(folder, detail=True, update_cache=False)
+
+
+def _bucket(path: epath.PathLike) -> Any:
+    """The file system that epath reads a bucket through, without lists of its own: others write there too."""
+    return _bucket_of(os.fspath(path).split("://")[0])
+
+
+@cache
+def _bucket_of(scheme: str) -> Any:
+    system = backend.fsspec_backend.fs(f"{scheme}://")
+    system.dircache.use_listings_cache = False
+    system.invalidate_cache()
+    return system
+
+
+def _entry(details: dict[str, Any]) -> Entry:
+    digest = details.get("md5Hash")
+    return Entry(details["size"], base64.b64decode(digest).hex() if digest else None)
+
+
+def _local_entry(path: str, digests: bool) -> Entry:
+    size = os.path.getsize(path)
+    if not digests or size > SMALL:
+        return Entry(size, None)
+    with open(path, "rb") as file:
+        return Entry(size, hashlib.md5(file.read(), usedforsecurity=False).hexdigest())
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -70,11 +158,19 @@ def write_json(path: epath.PathLike, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: epath.PathLike) -> Any:
-    """The value in a JSON file; UsageError naming the file when it is missing or malformed."""
+_REQUIRED = object()
+
+
+def read_json(path: epath.PathLike, missing: Any = _REQUIRED) -> Any:
+    """The value in a JSON file, or `missing`, if that is given, when there is no file.
+
+    UsageError naming the file when it is missing or malformed.
+    """
     try:
-        return json.loads(epath.Path(path).read_text())
+        return json.loads(read_bytes(path).decode())
     except FileNotFoundError:
+        if missing is not _REQUIRED:
+            return missing
         raise UsageError(f"{path}: no such file") from None
     except ValueError as error:  # not JSON, or not even text
         raise UsageError(f"{path}: not JSON: {error}") from None
@@ -85,18 +181,28 @@ def write_jsonl(path: epath.PathLike, rows: Iterable[dict[str, Any]]) -> None:
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:
-    """The objects of a json-lines file; UsageError with file and line for one that is malformed."""
-    source = epath.Path(path)
-    if not source.exists():
-        raise UsageError(f"{path}: no such file")
-    if source.suffix == ".parquet":
+def read_jsonl(
+    path: epath.PathLike, ended: bool = False, missing_ok: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The objects of a json-lines file; UsageError with file and line for one that is malformed.
+
+    Of a file that is appended to, only lines that have `ended` may count: the last may still be written.
+    """
+    try:
+        raw = read_bytes(path)
+    except FileNotFoundError:
+        if missing_ok:
+            return
+        raise UsageError(f"{path}: no such file") from None
+    if epath.Path(path).suffix == ".parquet":
         raise UsageError(f"{path}: is a parquet file; write it as json lines, which are read here")
     try:
-        text = source.read_text()
+        text = raw.decode()
     except UnicodeDecodeError as error:
         where = error.object[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}, line {where}: not valid UTF-8 ({error.reason})") from None
+    if ended:
+        text = text[: text.rfind("\n") + 1]
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

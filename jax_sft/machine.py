@@ -44,6 +44,31 @@ def join_processes() -> None:
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
 
 
+def from_first(text: str) -> str:
+    """What process 0 gives, on every process; all call it at the same point of their main thread."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return text
+    raw = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(raw.size)))
+    padded = np.zeros(max(1, length), np.uint8)
+    if jax.process_index() == 0:
+        padded[:length] = raw
+    return multihost_utils.broadcast_one_to_all(padded)[:length].tobytes().decode()
+
+
+def most_of_all(here: int) -> int:
+    """The greatest number that any process gives; all call it at the same point of their main thread."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return here if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(here)).max())
+
+
 def _described(given: dict[str, str]) -> tuple[str, int, int]:
     """Coordinator, number of processes, and which of them this is."""
     missing = [name for name in _EXPLICIT if name not in given]

@@ -2,9 +2,12 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.buckets.server import BucketServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -18,6 +21,10 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# A test that means a bucket means the server of the fixture `bucket`; these are read when gcsfs is imported.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+os.environ["FSSPEC_GCS_TOKEN"] = "anon"
 
 # Tests against the oracle exist only where the oracle is installed (`make oracle`).
 collect_ignore = [] if importlib.util.find_spec("torch") else ["oracle"]
@@ -66,6 +73,23 @@ def shared_data() -> Path:
     folder = shared_data_folder()
     assert folder is not None
     return folder
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[BucketServer]:
+    """A server that this process, and those that it starts, take for Google's."""
+    with BucketServer() as server:
+        os.environ.update(server.environment())
+        yield server
+
+
+@pytest.fixture
+def bucket(bucket_server: BucketServer) -> BucketServer:
+    """The server with nothing in its buckets, nothing asked of it and nothing wrong with it."""
+    bucket_server.heal()
+    bucket_server.buckets.blobs.clear()
+    bucket_server.take_traffic()
+    return bucket_server
 
 
 @pytest.fixture(scope="session")

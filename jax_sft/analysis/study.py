@@ -8,15 +8,14 @@ from etils import epath
 from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import GROUPS, BenchmarkConfig, Run, Study, parse_init
 from jax_sft.errors import UsageError
-from jax_sft.files import read_jsonl
 from jax_sft.study.folder import (
     completions_file,
-    metrics_file,
     run_folder,
     study_folder,
     unit_folder,
     unit_folders,
 )
+from jax_sft.study.metrics import read_metrics
 from jax_sft.study.provenance import Present, readable_scores, score_staleness
 from jax_sft.study.records import CompletionLine, Item, RunRecord, UnitScores, read_items, unit_completions
 from jax_sft.tasks.task import group_of, scorer_of
@@ -139,7 +138,6 @@ def _items(study: Study, benchmark: str) -> list[Item] | None:
 def _load_run(study: Study, run: Run, items: dict[str, list[Item] | None]) -> RunResults:
     folder = run_folder(study, run.name)
     presence = Presence(study, run.name)
-    lines = read_jsonl(metrics_file(folder)) if metrics_file(folder).exists() else iter(())
     known = {b.name: b for b in study.benchmarks}
     units: dict[tuple[int, str], UnitScores] = {}
     left_out: dict[tuple[int, str], str] = {}
@@ -158,7 +156,7 @@ def _load_run(study: Study, run: Run, items: dict[str, list[Item] | None]) -> Ru
             units[step, name] = scores
     record = presence.record
     # As it was trained: with flags, which the study does not know.
-    return RunResults(record.run if record else run, record, list(lines), units, left_out)
+    return RunResults(record.run if record else run, record, read_metrics(folder), units, left_out)
 
 
 def _stale_unit(present: Present, unit: epath.Path) -> str:

@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +43,7 @@ _LONGEST = 7 * 24 * 3600
 within minutes of one another."""
 
 
-class Exports:
+class Exports(AbstractContextManager["Exports"]):
     """Writes `exports/STEP` below a run's folder for each of `steps`, one after the other, on process 0.
 
     A folder that is there is left alone, so that a resumed run makes those that are missing. Leaving the
@@ -58,12 +57,7 @@ class Exports:
         self._running: tuple[int, subprocess.Popen[str]] | None = None
         self._failed: list[str] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._running:
             self._running[1].terminate()
             self._running[1].communicate()

@@ -1,189 +1,225 @@
 """Snapshots (bf16 parameters, kept for good) and state (everything to continue, the last two) on disk.
 
-Both are Orbax checkpoint folders, written in the background and committed by a rename, so that a reader
-never sees half a save. Each holds a list of its files with sizes and checksums, written just before the
-commit; a save that does not match its list is never loaded.
+Each save is a folder that Orbax writes in the background. It counts once it holds its list of files, which
+is written last: locally the folder then gets its name, in a bucket it has it from the start. The list knows
+names, sizes and what of checksums costs no reading; each chunk of an array carries its own checksum, which is
+compared as it is loaded. A save that does not match is never loaded.
 """
 
-import logging
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import PurePath
-from types import TracebackType
-from typing import Any, Self
+from contextlib import AbstractContextManager, contextmanager
+from threading import Event
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import absolute, read_json, write_json
+from jax_sft.checkpoints.arrays import Arrays
+from jax_sft.checkpoints.listing import CHANGED, LISTING, fault_of, is_old, seal
+from jax_sft.errors import JaxSftError
+from jax_sft.files import absolute, in_bucket, list_files, read_bytes, remove_folder
+from jax_sft.machine import from_first, most_of_all
 from jax_sft.study.folder import snapshots_folder, state_folder
 from jax_sft.study.records import short_hash
 
 STATES_KEPT = 2
 REMEDY = "earlier saves are intact; mend the cause, then the same command goes on from the last state"
+_SCRATCH = ".unfinished"
+"""What the local folder of a save under way, or of one being deleted, has after its step."""
+_UNFINISHED = re.compile(rf"\d+({_SCRATCH}$|\.orbax-checkpoint-tmp)")
+"""Names of such folders; the second kind is that of older versions."""
 _ITEM = "tree"
-_LISTING = "files.json"
-_PIECE = 1 << 24
+"""Folder of the arrays in saves of older versions."""
+_LONGEST = 24 * 3600
+"""Seconds that processes wait for each other's part of a save."""
+_DAMAGE = re.compile(r"DATA_LOSS|OUT_OF_RANGE|NOT_FOUND|No such file")
+"""How TensorStore and Orbax say that what they read is not what was written."""
 
-# Orbax logs the traceback of every error that it also raises; the person at the terminal gets one line.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+class DamagedSave(JaxSftError):
+    """A save that is not what was written, and in what."""
+
+    def __init__(self, save: epath.Path, fault: str) -> None:
+        super().__init__(f"{save}: {fault}; it is not loaded")
+        self.save, self.fault = save, fault
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """Saves of one kind (`snapshots` or `state`) of one run.
 
-    With several processes, every one makes the same calls in the same order.
+    With several processes, every one makes the same calls in the same order; process 0 looks after the
+    folder.
     """
 
     def __init__(self, folder: epath.PathLike, keep: int | None = None, read_only: bool = False) -> None:
         """Open `folder`, keeping the last `keep` saves (None keeps all)."""
         # Orbax refuses relative paths, such as the default root.
         self.folder = absolute(folder)
-        self._saving = -1
-        self._thread = ThreadPoolExecutor(max_workers=1)
-        self._later: Future[None] | None = None
-        """The save that `save_later` was asked for, until its arrays are copied."""
-        # Processes then meet by messages; by collectives, saves could not start while training runs some.
-        processes = ocp.options.MultiprocessingOptions(
-            active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=self.folder.name
-        )
-        seal = ocp.options.AsyncOptions(post_finalization_callback=self._seal)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep) if keep else None,
-            create=False,
-            read_only=read_only,
-            enable_async_checkpointing=not read_only,
-            async_options=None if read_only else seal,
-            cleanup_tmp_directories=not read_only,
-            multiprocessing_options=processes,
-        )
-        # Compressed, bfloat16 weights are a fifth smaller and take three times the processor to write.
-        handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=processes)
+        self._keep, self._arrays = keep, Arrays()
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._job: Future[None] | None = None
         with _named_errors(self.folder, "opening"):
-            if not read_only:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            handlers = {_ITEM: handler}
-            self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+            self._steps = self._open(read_only)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait for the save under way and close; after an error, one of saving does not hide it."""
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        """Wait for the save under way; after an error, one of saving does not hide it."""
         try:
-            with _named_errors(self.folder, "saving"):
-                try:
-                    self._join()
-                finally:
-                    self._thread.shutdown()
-                    self._manager.close()
+            self.wait()
         except JaxSftError:
             if error is None:
                 raise
+        finally:
+            self._writer.shutdown()
+
+    def _open(self, read_only: bool) -> list[int]:
+        """Steps of the saves that are there, on all processes those that process 0 finds."""
+        found: list[int] = []
+        unfinished: list[str] = []
+        if jax.process_index() == 0:
+            found, unfinished = _saves(self.folder, make=not read_only)
+        for name in () if read_only else unfinished:
+            remove_folder(self.folder / name)
+        return [int(step) for step in from_first(" ".join(map(str, sorted(found)))).split()]
 
     def steps(self) -> list[int]:
-        """Steps of the committed saves at opening and of those saved since, in order."""
-        return sorted(self._manager.all_steps())
+        """Steps of the saves at opening and of those saved since, in order."""
+        return sorted(self._steps)
 
     def save(self, step: int, tree: Any) -> None:
         """Start saving `tree` for `step`; returns when the arrays are copied.
 
         Waits for the save before, whose error surfaces here if it failed.
         """
-        self.wait()
-        self._start(step, tree)
+        copied = self._start(step, tree)
+        copied.wait()
+        self.check()
 
     def save_later(self, step: int, tree: Any) -> None:
         """As `save`, but returns at once: until the save is done, nobody may donate the arrays of `tree`."""
-        self.wait()
-        self._later = self._thread.submit(self._start_later, step, tree)
-
-    def _start_later(self, step: int, tree: Any) -> None:
-        # Orbax tells every thread once of a save that failed; the caller of `save_later` has been told.
-        with suppress(Exception):
-            self._manager.wait_until_finished()
         self._start(step, tree)
 
-    def _start(self, step: int, tree: Any) -> None:
-        self._saving = step
+    def _start(self, step: int, tree: Any) -> Event:
+        self.wait()
+        copied, held = Event(), [tree]
+        self._job = self._writer.submit(self._save, step, held, copied)
+        return copied
+
+    def _save(self, step: int, held: list[Any], copied: Event) -> None:
+        """The whole of a save; what is `held` is let go of once it is copied."""
         with _named_errors(self.folder / str(step), "saving"):
-            self._manager.save(
-                step, args=ocp.args.Composite(**{_ITEM: ocp.args.PyTreeSave(tree)}), force=True
-            )
+            try:
+                place = self._place(step)
+                write = self._arrays.start(place, held.pop())
+            finally:
+                copied.set()
+            write()
+            self._meet(step, "written")
+            if jax.process_index() == 0:
+                self._arrays.finish(place)
+                seal(place, step)
+                if place.name != str(step):
+                    os.rename(place, self.folder / str(step))
+            self._meet(step, "committed")
+            self._steps.append(step)
+            for old in self.steps()[: -self._keep] if self._keep else ():
+                self._remove(old)
+
+    def _place(self, step: int) -> epath.Path:
+        """The empty folder to write a save into."""
+        place = self.folder / (str(step) if in_bucket(self.folder) else f"{step}{_SCRATCH}")
+        if jax.process_index() == 0:
+            remove_folder(place)
+            if not in_bucket(place):
+                place.mkdir(parents=True)
+        self._meet(step, "begun")
+        return place
+
+    def _meet(self, step: int, at: str) -> None:
+        """Wait for all processes, by messages: with collectives, no save could go on while others run."""
+        everyone = set(range(jax.process_count()))
+        name = f"{self.folder.name} {step} {at}"
+        ocp.multihost.sync_global_processes(name, timeout=_LONGEST, processes=everyone)
 
     def wait(self) -> None:
-        """Wait until the save under way is committed."""
-        with _named_errors(self.folder, "saving"):
-            self._join()
-            self._manager.wait_until_finished()
-
-    def _join(self) -> None:
-        """Wait until arrays are copied, and raise what went wrong."""
-        later, self._later = self._later, None
-        if later is not None:
-            later.result()
+        """Wait until the save under way is committed; its error if it failed."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
 
     def check(self) -> None:
         """Raise the error of a background save, if one failed."""
-        if self._later is not None and not self._later.done():
-            return
-        self._join()
-        # Orbax's own check_for_errors misses an error that its finalizing thread has taken already.
-        if not self._manager.is_saving_in_progress():
+        if self._job is not None and self._job.done():
             self.wait()
 
     def drop(self, step: int) -> None:
         """Delete the save at `step`."""
         self.wait()
         with _named_errors(self.folder / str(step), "deleting"):
-            self._manager.delete(step)
+            self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Delete a save so that what an interruption leaves of it does not count."""
+        save = self.folder / str(step)
+        if jax.process_index() == 0 and in_bucket(save):
+            (save / LISTING).unlink(missing_ok=True)
+            remove_folder(save)
+        elif jax.process_index() == 0 and save.exists():
+            gone = self.folder / f"{step}{_SCRATCH}"
+            remove_folder(gone)
+            os.rename(save, gone)
+            remove_folder(gone)
+        self._steps.remove(step)
 
     def load(self, step: int, target: Any, checked: bool = False) -> Any:
         """The tree saved at `step`, in the shapes, types and shardings of the abstract `target`.
 
-        JaxSftError for a save that does not fit `target`, or is damaged, which is not looked for again in
-        one that is `checked`.
+        Each process reads what it needs, once, and compares the checksums of that. DamagedSave, on all
+        processes, for a save that is not what was written; one that is `checked` is not looked at before it
+        is read. JaxSftError when it does not fit `target`.
         """
-        fault = "" if checked else self.fault(step)
-        if fault:
-            raise JaxSftError(f"{self.folder / str(step)}: {fault}; it is not loaded")
-        restore = ocp.args.PyTreeRestore(
-            item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target)
-        )
-        with _named_errors(self.folder / str(step), "loading"):
-            return self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: restore}))[_ITEM]
+        save = self.folder / str(step)
+        if not checked and (fault := self.fault(step)):
+            raise DamagedSave(save, fault)
+        tree, error = None, None
+        try:
+            with _named_errors(save, "loading"):
+                tree = self._arrays.read(save / _ITEM if is_old(save) else save, target)
+        except JaxSftError as caught:
+            error = caught
+        worst = most_of_all(0 if error is None else 2 if isinstance(error, DamagedSave) else 1)
+        if worst == 2 and not isinstance(error, DamagedSave):
+            error = DamagedSave(save, f"{CHANGED}, by what another process reads of it")
+        elif worst == 1 and error is None:
+            error = JaxSftError(f"{save}: loading failed on another process")
+        if error is not None:
+            raise error
+        return tree
 
     def fault(self, step: int) -> str:
-        """Why the save at `step` must not be used, or an empty string."""
-        save = self.folder / str(step)
-        if not (save / _LISTING).exists():
-            return f"{_LISTING} is missing, so the save is incomplete"
-        try:
-            listing = read_json(save / _LISTING).items()
-        except UsageError:
-            return f"{_LISTING} has changed since it was saved (it is not JSON)"
-        for name, (size, checksum) in listing:
-            if not (save / name).exists():
-                return f"{name} is missing"
-            if _checksum(save / name) != (size, checksum):
-                return f"{name} has changed since it was saved (its size or checksum differs)"
-        return ""
+        """Why the save at `step` must not be used, or an empty string; the same on all processes.
 
-    def _seal(self) -> None:
-        """List the files of the save that is about to be committed; runs in Orbax's thread of process 0."""
-        unfinished = list(self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"))
-        # Where folders cannot be renamed (gs://), a save has its own name from the start.
-        save = unfinished[0] if unfinished else self.folder / str(self._saving)
-        write_json(save / _LISTING, {_relative(path, save): _checksum(path) for path in _files(save / _ITEM)})
+        Compares names, sizes and the checksums of what is small, or known to the bucket. What it cannot see
+        is found when the chunks are loaded.
+        """
+        return from_first(fault_of(self.folder / str(step), step) if jax.process_index() == 0 else "")
+
+
+def _saves(folder: epath.Path, make: bool) -> tuple[list[int], list[str]]:
+    """Steps of the saves in a folder, and names of what interrupted saves left."""
+    if in_bucket(folder):
+        names = list_files(folder)
+        steps = {name.split("/")[0] for name in names if name.split("/")[0].isdecimal()}
+        unfinished = {step for step in steps if f"{step}/{LISTING}" not in names}
+        return [int(step) for step in steps - unfinished], sorted(unfinished)
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    there = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return [int(name) for name in there if name.isdecimal()], sorted(filter(_UNFINISHED.match, there))
 
 
 @contextmanager
@@ -194,33 +230,23 @@ def _named_errors(folder: epath.Path, doing: str) -> Iterator[None]:
     except JaxSftError:
         raise
     except Exception as error:
+        causes = _causes(error)
+        if doing == "loading" and (damage := next(filter(_DAMAGE.search, causes), "")):
+            raise DamagedSave(folder, f"{CHANGED} ({damage})") from error
         # TensorStore wraps the system's error in a long line; its number is enough.
         number = re.search(r"os_error_code='(\d+)'", str(error))
-        lines = str(error).strip().split("\n")
-        cause = os.strerror(int(number[1])) if number else lines[0] or type(error).__name__
+        cause = os.strerror(int(number[1])) if number else causes[0]
         remedy = f"; {REMEDY}" if doing == "saving" else ""
         raise JaxSftError(f"{folder}: {doing} failed: {cause}{remedy}") from error
 
 
-def _relative(path: epath.Path, folder: epath.Path) -> str:
-    return PurePath(path.as_posix()).relative_to(folder.as_posix()).as_posix()
-
-
-def _checksum(path: epath.Path) -> tuple[int, int]:
-    """Size and CRC-32 of a file, read in pieces."""
-    size = checksum = 0
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
-    return size, checksum
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _files(path)
-        else:
-            yield path
+def _causes(error: BaseException | None) -> list[str]:
+    """First line of an error and of those that it came from."""
+    lines = []
+    while error is not None:
+        lines.append(str(error).strip().split("\n")[0] or type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return lines
 
 
 def snapshot_store(run_folder: epath.PathLike, read_only: bool = False) -> Store:
@@ -242,16 +268,21 @@ def to_snapshot(params: Any) -> Any:
 def load_snapshot(run_folder: epath.PathLike, step: int, abstract_params: Any) -> Any:
     """Parameters of one snapshot, typed and sharded as `abstract_params`; JaxSftError if it is unsound."""
     folder = epath.Path(run_folder)
-    if not snapshots_folder(folder).exists():
-        raise JaxSftError(f"{folder}: has no snapshots; train the run first")
     with snapshot_store(folder, read_only=True) as store:
         steps = store.steps()
+        if not steps:
+            raise JaxSftError(f"{folder}: has no snapshots; train the run first")
         if step not in steps:
             raise JaxSftError(f"{folder}: has no snapshot at step {step}; there are {steps}")
         return store.load(step, abstract_params)
 
 
 def snapshot_checksum(run_folder: epath.PathLike, step: int) -> str:
-    """Short hash of what a snapshot holds, by its list of files; empty when there is none to be read."""
-    listing = snapshots_folder(run_folder) / str(step) / _LISTING
-    return short_hash(listing.read_bytes()) if listing.exists() else ""
+    """Short hash of what a snapshot holds, by its list of files; empty when there is none to be read.
+
+    That of a copied snapshot is the same; no two that were saved have the same one.
+    """
+    try:
+        return short_hash(read_bytes(snapshots_folder(run_folder) / str(step) / LISTING))
+    except FileNotFoundError:
+        return ""

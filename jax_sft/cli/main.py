@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import errno
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -22,6 +23,8 @@ _REMEDIES = {
     errno.EACCES: "; name a place that you may use",
     errno.EROFS: "; name a place that can be written",
 }
+_TRACEBACKS = ("absl", "asyncio", "gcsfs")
+"""Loggers that write the traceback of errors that are raised as well, or tried again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     show = "--traceback" in args
     use_cpu_without_accelerators()
     limit_arenas()
+    if not show:
+        for name in _TRACEBACKS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return _dispatch([arg for arg in args if arg != "--traceback"])
     except KeyboardInterrupt:

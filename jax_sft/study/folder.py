@@ -71,6 +71,11 @@ def metrics_file(folder: epath.PathLike) -> epath.Path:
     return epath.Path(folder) / "metrics.jsonl"
 
 
+def metrics_parts(folder: epath.PathLike) -> epath.Path:
+    """Where the latest lines are until they are in the metrics file, in a run's folder in a bucket."""
+    return epath.Path(folder) / "metrics"
+
+
 def started_file(folder: epath.PathLike) -> epath.Path:
     """When a run was first started."""
     return epath.Path(folder) / "started.json"

@@ -20,7 +20,7 @@ from jax_sft.tokens.templates import ChatTemplate, load_template
 from jax_sft.training.metrics import GradientsNotFinite, Reporter
 from jax_sft.training.placement import check_batch, held_rows, place_batch
 from jax_sft.training.preemption import Preemption
-from jax_sft.training.saves import Saves, last_sound_state
+from jax_sft.training.saves import Saves, load_last_state
 from jax_sft.training.sizes import check_room
 from jax_sft.training.start import start_state, write_record
 from jax_sft.training.step import TrainState, abstract_state, compile_plain, compile_step, mesh_of
@@ -101,15 +101,16 @@ def export_steps(run: Run, batches: Batches, snapshots: list[int]) -> list[int]:
 
 def resume_or_start(study: Study, run: Run, wanted: TrainState, saves: Saves, console: Console) -> TrainState:
     """The last sound state of an interrupted run, or the state before the first update; as `wanted` says."""
-    step = last_sound_state(saves.states, console)
-    if step is None:
+    state = load_last_state(saves.states, wanted, console)
+    if state is None:
         return start_state(study, run, wanted)
+    step = int(state.step)
     console.print(f"{run.name}: going on from step {step}")
     if missed := saves.missed(step):
         console.print(
             f"{run.name}: training is past the snapshots at {missed}; they are not made", style="yellow"
         )
-    return saves.states.load(step, wanted, checked=True)
+    return state
 
 
 def make_step(run: Run, wanted: TrainState, total_steps: int) -> Step:

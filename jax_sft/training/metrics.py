@@ -8,8 +8,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from types import TracebackType
 from typing import IO, Any, Self
 
 import jax
@@ -20,14 +18,15 @@ from tensorboardX import SummaryWriter
 from jax_sft.config import Run
 from jax_sft.data.batches import Batch
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import in_bucket, read_json, read_jsonl, write_atomically, write_json, write_jsonl
+from jax_sft.files import in_bucket, read_json, write_json
 from jax_sft.models.size import model_flops
 from jax_sft.study.folder import metrics_file, started_file, tensorboard_folder
+from jax_sft.study.metrics import read_metrics, write_metrics, write_part
 from jax_sft.terminal import bar
 from jax_sft.training.step import Metrics
 
-REWRITE_EVERY = 50
-"""Lines between rewrites of the metrics where files cannot be appended to (gs://)."""
+LINES_A_PART = 50
+"""Lines that wait at most where files cannot be appended to (gs://) and are written in parts."""
 SKIPS_IN_A_ROW = 10
 """Steps without a finite gradient after which training stops."""
 
@@ -59,10 +58,8 @@ class Reporter:
         self._progress.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
         if self._log is not None:
             self._log.close()
 
@@ -135,15 +132,16 @@ class MetricsLog:
     """Sinks for a run's numbers; a resumed run drops the lines of steps it is about to redo."""
 
     def __init__(self, folder: epath.Path, start_step: int) -> None:
-        self.path = metrics_file(folder)
-        self._lines = [line for line in _earlier_lines(self.path) if line["step"] <= start_step]
+        self._folder = folder
+        self._lines = [line for line in read_metrics(folder) if line["step"] <= start_step]
+        self._written = len(self._lines)
         self.productive_seconds = sum(line.get("productive_seconds", 0.0) for line in self._lines)
         """Of the steps that are there already."""
-        write_jsonl(self.path, self._lines)
+        write_metrics(folder, self._lines)
         self._file: IO[Any] | None = None
         self._board: SummaryWriter | None = None
         if not in_bucket(folder):
-            self._file = self.path.open("a", encoding="utf-8")
+            self._file = metrics_file(folder).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(tensorboard_folder(folder)), purge_step=start_step + 1)
         self._wandb = _wandb_run(folder) if os.environ.get("WANDB_PROJECT") else None
 
@@ -154,7 +152,7 @@ class MetricsLog:
             self._file.flush()
         else:
             self._lines.append(line)
-            if len(self._lines) % REWRITE_EVERY == 0:
+            if len(self._lines) - self._written >= LINES_A_PART:
                 self.flush()
         if self._board is not None:
             for name, value in line.items():
@@ -165,16 +163,18 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Make everything written so far durable enough for a state save to rely on."""
-        if self._file is None:
-            write_jsonl(self.path, self._lines)
+        if self._file is None and len(self._lines) > self._written:
+            write_part(self._folder, self._lines[self._written :])
+            self._written = len(self._lines)
         if self._board is not None:
             self._board.flush()
 
     def close(self) -> None:
         """Write out and close every sink."""
-        self.flush()
         if self._file is not None:
             self._file.close()
+        else:
+            write_metrics(self._folder, self._lines)
         if self._board is not None:
             self._board.close()
         if self._wandb is not None:
@@ -202,23 +202,14 @@ def _wandb_run(folder: epath.Path) -> Any:
 def first_started(folder: epath.Path) -> float:
     """When the run in this folder was first started (Unix time); from now on, when it is new."""
     path = started_file(folder)
-    if not path.exists():
-        write_json(path, {"time": time.time()})
-    value = read_json(path)
+    value = read_json(path, missing=None)
+    if value is None:
+        value = {"time": time.time()}
+        write_json(path, value)
     started = value.get("time") if isinstance(value, dict) else None
     if not isinstance(started, int | float):
         raise UsageError(f"{path}: says no time; remove the file, and goodput counts from now on")
     return started
-
-
-def _earlier_lines(path: epath.Path) -> Iterator[dict[str, Any]]:
-    """The lines of earlier processes; a last one that a crash cut off is removed."""
-    if not path.exists():
-        return iter(())
-    text = path.read_text()
-    if not text.endswith("\n"):
-        write_atomically(path, text[: text.rfind("\n") + 1])
-    return read_jsonl(path)
 
 
 class TrainProgress:
@@ -235,9 +226,7 @@ class TrainProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def update(self, line: dict[str, Any]) -> None:

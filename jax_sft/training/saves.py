@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from jax_sft.checkpoints.store import Store, to_snapshot
+from jax_sft.checkpoints.store import DamagedSave, Store, to_snapshot
 from jax_sft.config import SnapshotConfig
 from jax_sft.models import Params
 from jax_sft.training.step import TrainState
@@ -47,8 +47,10 @@ class Saves:
 
     def save(self, step: int, state: TrainState) -> None:
         """Start saving what is due at `step`; sound snapshots of an interrupted run are left as they are."""
-        if step in self._snapshot_steps and not self._has_snapshot(step):
-            self.snapshots.save_later(step, to_snapshot(self._plain(state.params)))
+        if step in self._snapshot_steps:
+            snapshot = to_snapshot(self._plain(state.params))
+            if not self._has_sound(step, snapshot):
+                self.snapshots.save_later(step, snapshot)
         if self._state_due(step):
             self.save_state(step, state)
 
@@ -82,29 +84,34 @@ class Saves:
             self._next_state = step + max(1, round(60 * self._config.state_minutes / seconds))
         self._last_state = step, time.monotonic()
 
-    def _has_snapshot(self, step: int) -> bool:
+    def _has_sound(self, step: int, snapshot: Params) -> bool:
+        """Whether there is a snapshot like this one; one that is not what was written is deleted."""
         if step not in self.snapshots.steps():
             return False
-        if self.snapshots.fault(step):
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), snapshot
+        )
+        try:
+            self.snapshots.load(step, like)
+        except DamagedSave:
             self.snapshots.drop(step)
             return False
         return True
 
 
-def last_sound_state(states: Store, console: Console) -> int | None:
-    """Step of the last state that can be trusted; later ones are named and deleted.
+def load_last_state(states: Store, target: TrainState, console: Console) -> TrainState | None:
+    """The last state that is what was written, typed and sharded as `target`; None when there is none.
 
-    Process 0 looks, and the others follow it.
+    Later ones are named and deleted.
     """
-    saved, sound = states.steps(), -1
-    for step in reversed(saved) if jax.process_index() == 0 else ():
-        fault = states.fault(step)
-        if not fault:
-            sound = step
+    state, damaged = None, []
+    for step in reversed(states.steps()):
+        try:
+            state = states.load(step, target)
             break
-        console.print(f"{states.folder / str(step)}: {fault}; passed over", style="yellow")
-    sound = int(multihost_utils.broadcast_one_to_all(np.int32(sound)))
-    for step in saved:
-        if step > sound:
-            states.drop(step)
-    return None if sound < 0 else sound
+        except DamagedSave as error:
+            console.print(f"{error.save}: {error.fault}; passed over", style="yellow")
+            damaged.append(step)
+    for step in damaged:
+        states.drop(step)
+    return state

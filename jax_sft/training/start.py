@@ -10,7 +10,7 @@ from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import Run, StartRun, Study, parse_init
 from jax_sft.data.batches import Batches
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import write_json
+from jax_sft.files import list_files, write_json
 from jax_sft.models import Params
 from jax_sft.models.decoder import init_plain
 from jax_sft.models.lora import merge, split, without_adapters
@@ -44,7 +44,6 @@ def write_record(
     if _has_saves(folder) and (old := RunRecord.read(folder)):
         _refuse_another(folder, old, record)
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
         record.write(folder)
         write_json(study_file(study_folder(study)), {"study": study_to_json(study)})
     return folder
@@ -53,7 +52,7 @@ def write_record(
 def _has_saves(folder: epath.Path) -> bool:
     """Whether training came so far that something was saved."""
     kinds = snapshots_folder(folder), state_folder(folder)
-    return any(path.name.isdecimal() for kind in kinds if kind.exists() for path in kind.iterdir())
+    return any(name.split("/")[0].isdecimal() for kind in kinds for name in list_files(kind))
 
 
 def _refuse_another(folder: epath.Path, old: RunRecord, new: RunRecord) -> None:

@@ -225,7 +225,7 @@ def test_broken_files_are_named(study: Study) -> None:
     assert "scores.json: study: missing" in page_of(write_report(study)).text
     path.write_text(whole)
     metrics = run_folder(study, "cot") / "metrics.jsonl"
-    metrics.write_text(metrics.read_text() + '{"step": 3')
+    metrics.write_text(metrics.read_text() + '{"step": 3\n')
     with pytest.raises(UsageError, match=r"metrics\.jsonl, line 321"):
         write_report(study)
 

@@ -11,31 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from etils import epath
 
+from jax_sft.checkpoints.arrays import Arrays
 from jax_sft.checkpoints.store import Store, load_snapshot, snapshot_store, state_store, to_snapshot
 from jax_sft.errors import JaxSftError
-
-
-def tree(seed: int) -> dict[str, Any]:
-    """A few parameters that do not compress."""
-    a, b = jax.random.split(jax.random.key(seed))
-    return {"layers": {"kernel": jax.random.normal(a, (64, 300))}, "scale": jax.random.normal(b, (5,))}
-
-
-TARGET = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), jax.tree.map(jnp.asarray, tree(0))
-)
-
-
-def assert_same(got: Any, want: Any) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), got, want)
-
-
-def largest_file(save: Path) -> Path:
-    return max((path for path in save.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+from tests.checkpoints.saves import TARGET, assert_same, flip_a_byte, largest_file, tree
 
 
 @pytest.fixture
@@ -122,13 +104,6 @@ def _as_bfloat16(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 def test_a_run_without_snapshots(tmp_path: Path) -> None:
     with pytest.raises(JaxSftError, match="has no snapshots; train the run first"):
         load_snapshot(tmp_path, 0, TARGET)
-
-
-def flip_a_byte(save: Path) -> None:
-    path = largest_file(save)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def cut_a_file(save: Path) -> None:
@@ -248,13 +223,13 @@ def test_a_failed_save_surfaces_while_training_goes_on(
 def test_saving_later_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(store: Store, step: int, tree: Any) -> None:
+    def slow(arrays: Arrays, folder: epath.Path, tree: Any) -> Callable[[], None]:
         begun.set()
         assert go_on.wait(60)
-        start(store, step, tree)
+        return start(arrays, folder, tree)
 
-    start = Store._start
-    monkeypatch.setattr(Store, "_start", slow)
+    start = Arrays.start
+    monkeypatch.setattr(Arrays, "start", slow)
     with state_store(tmp_path) as store:
         store.save_later(1, tree(1))
         assert begun.wait(60)

@@ -1,18 +1,17 @@
 """Studies in and out of files: round trips, errors that name file and field, and differences."""
 
-import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
-from etils.epath.testing import mock_epath
 
 from jax_sft.config import BenchmarkConfig, DataConfig, OptimizerConfig, Run, Sampling, Study, replace
 from jax_sft.errors import UsageError
 from jax_sft.files import write_json
 from jax_sft.study.document import differences, run_from_json, run_to_json, study_from_json, study_to_json
 from jax_sft.study.load import load_study
+from tests.buckets.server import BucketServer
 
 pytestmark = pytest.mark.short
 
@@ -222,14 +221,9 @@ def test_a_linked_folder_is_the_study_it_is_called(tmp_path: Path, monkeypatch: 
     assert (study.name, study.root) == ("small", str(tmp_path))
 
 
-def test_a_bucket_is_not_below_the_working_folder() -> None:
-    written = {"gs://bucket/small/base/run.json": json.dumps({"run": run_to_json(STUDY.runs[0])})}
-    with mock_epath(
-        isdir=lambda _, path: False,
-        exists=lambda _, path: path in written,
-        open=lambda _, path, mode: io.StringIO(written[path]),
-    ):
-        study = load_study("gs://bucket/small/base/run.json")
+def test_a_bucket_is_not_below_the_working_folder(bucket: BucketServer) -> None:
+    write_json("gs://bucket/small/base/run.json", {"run": run_to_json(STUDY.runs[0])})
+    study = load_study("gs://bucket/small/base/run.json")
     assert (study.name, study.root) == ("small", "gs://bucket")
 
 
