@@ -4,8 +4,8 @@ A study is a Python file in `configs/` whose function `study()` returns a `Study
 also a flag (`--optimizer.learning-rate 1e-4`), and every docstring under a field is that flag's help.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
+from dataclasses import replace as replace
 from typing import Literal, NamedTuple
 
 from jax_sft.errors import UsageError
@@ -93,9 +93,9 @@ class DataConfig:
     """Where rows come from and how they become packed batches."""
 
     source: str = "countdown"
-    """Name of a built-in generator, a .jsonl or .parquet file (local or gs://), or `hub:OWNER/NAME`."""
+    """A generator, a .jsonl, .json or .parquet file (also gs://), a built set, `hub:OWNER/NAME` or `mix`."""
     options: dict[str, Option] = field(default_factory=dict)
-    """Options of a built-in generator, for example `depth 2 traces True`."""
+    """Options of a generator, such as `depth 2 traces no`, or of a file: `prompt question response text`."""
     knobs: dict[str, Option] = field(default_factory=dict)
     """Changes to the rows before use: `trace remove`, `wrong 0.25`, … (data/transforms.py lists them)."""
     rows: int = 0
@@ -213,6 +213,8 @@ class Run:
     snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
     trace: tuple[int, ...] = ()
     """First and last step of which the profiler makes a trace, below the run's folder: `--trace 20 22`."""
+    show_first_row: bool = True
+    """Print the first row as the model sees it, its learnt part marked, before training begins."""
     parallelism: ParallelismConfig = field(default_factory=ParallelismConfig)
 
 
@@ -303,14 +305,12 @@ class Study:
         return {run.name: run for run in self.runs}[name]
 
 
-replace = dataclasses.replace
-
-
 class StartRun(NamedTuple):
-    """The run that another starts from, and which of its snapshots: None is the last."""
-
     run: str
     step: int | None
+
+
+"""The run that another starts from, and which of its snapshots: None is the last."""
 
 
 def parse_init(init: str) -> StartRun | None:

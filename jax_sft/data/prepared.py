@@ -163,7 +163,7 @@ def _contents(source: RowSource, tokenizer: Tokenizer, template: ChatTemplate) -
                 digest.update(block)
     return {
         "set": digest.hexdigest(),
-        "tokenizer": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
+        "tokenizer": tokenizer.hash,
         "template": template.hash,
         "reading": _READING,
     }

@@ -44,7 +44,10 @@ def read_items(paths: Iterable[epath.PathLike]) -> dict[str, str]:
     items: dict[str, str] = {}
     for path in paths:
         for number, row in read_records(home(path)):
-            name = f"{epath.Path(path).stem}:{row.get('id', number)}"
+            given = row.get("id")
+            name = f"{epath.Path(path).stem}:{number if given in (None, '') else given}"
+            # Items that share an id are still two.
+            name = f"{name}, row {number}" if name in items else name
             texts = [
                 str(turn.get("content", "")) for turn in row.get("messages") or [] if isinstance(turn, dict)
             ]

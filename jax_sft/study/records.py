@@ -20,11 +20,16 @@ from jax_sft.config import Group, Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 from jax_sft.statistics.intervals import Estimate
-from jax_sft.study.document import from_json, run_from_json, run_to_json, to_json
+from jax_sft.study.document import differences, from_json, run_from_json, run_to_json, to_json
 from jax_sft.study.folder import completions_file, items_file, run_file, scores_file, unit_file
 
-FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "snapshots", "trace")
+FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "show_first_row", "snapshots", "trace")
 """Parts of a run that may differ when it is resumed: they do not change what is computed."""
+_NAMES_OF_CONTENT = {
+    "tokens": ("tokenizer", "template", "template_options"),
+    "data": ("source", "options", "knobs", "rows"),
+}
+"""Fields that stand for what the hashes of a record are of."""
 Finish = Literal["stop", "length"]
 Key = tuple[str, int]
 """(item, sample)"""
@@ -37,6 +42,7 @@ class RunRecord:
     study: str
     run: Run
     data_root: str = ""
+    tokenizer_hash: str = ""
     template_hash: str = ""
     data_hash: str = ""
     total_steps: int = 0
@@ -47,14 +53,31 @@ class RunRecord:
     """Of the libraries that numbers depend on."""
 
     @property
-    def essence(self) -> dict[str, Any]:
-        """What decides the weights: the config less what is free to change, data, template and length."""
+    def described(self) -> dict[str, Any]:
+        """The config less what is free to change, and hashes of what it names."""
         run = {name: value for name, value in run_to_json(self.run).items() if name not in FREE_TO_CHANGE}
-        return run | {
+        hashes = {"tokenizer_hash": self.tokenizer_hash} if self.tokenizer_hash else {}
+        return {
+            **run,
+            **hashes,
             "template_hash": self.template_hash,
             "data_hash": self.data_hash,
             "total_steps": self.total_steps,
         }
+
+    @property
+    def essence(self) -> dict[str, Any]:
+        """What decides the weights: of files only their content counts, not where they lie."""
+        essence = self.described
+        if self.tokenizer_hash:
+            for part, names in _NAMES_OF_CONTENT.items():
+                essence[part] = {name: value for name, value in essence[part].items() if name not in names}
+        return essence
+
+    def changes_since(self, old: "RunRecord") -> list[str]:
+        """What changed that decides the weights, in words; nothing where an old record made the same."""
+        new = self if old.tokenizer_hash else replace(self, tokenizer_hash="")
+        return differences(old.described, new.described) if new.essence != old.essence else []
 
     @property
     def fingerprint(self) -> str:

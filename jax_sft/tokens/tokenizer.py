@@ -1,5 +1,7 @@
 """A tokenizer: one thin class over the `tokenizers` library."""
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +37,12 @@ class Tokenizer:
     """What does the work; share it, do not change it."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Content of tokenizer_config.json: names of the special tokens, the chat template."""
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of what decides ids: two tokenizers with the same hash read texts alike."""
+        described = json.dumps([self.backend.to_str(), self.named_tokens], sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
 
     @cached_property
     def vocab_size(self) -> int:

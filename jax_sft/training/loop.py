@@ -11,18 +11,19 @@ from jax_sft.checkpoints.store import snapshot_store, state_store
 from jax_sft.config import Run, Study
 from jax_sft.data.batches import Batch, Batches, iterate
 from jax_sft.data.prepared import run_rows
+from jax_sft.data.preview import LEARNT, cautions, first_row
 from jax_sft.errors import UsageError
 from jax_sft.sharding import make_mesh
 from jax_sft.study.schedule import snapshot_steps
 from jax_sft.terminal import messages
 from jax_sft.tokens.loading import load_tokenizer
-from jax_sft.tokens.templates import ChatTemplate, load_template
+from jax_sft.tokens.templates import load_template
 from jax_sft.training.metrics import GradientsNotFinite, Reporter
 from jax_sft.training.placement import check_batch, held_rows, place_batch
 from jax_sft.training.preemption import Preemption
 from jax_sft.training.saves import Saves, load_last_state
 from jax_sft.training.sizes import check_room
-from jax_sft.training.start import start_state, write_record
+from jax_sft.training.start import RunData, start_state, write_record
 from jax_sft.training.step import TrainState, abstract_state, compile_plain, compile_step, mesh_of
 from jax_sft.training.trace import Step, Trace, check_trace
 
@@ -35,7 +36,8 @@ def train(study: Study, run: Run) -> None:
     the state is saved and the process exits with 0.
     """
     console = messages(quiet=jax.process_index() > 0)
-    template, batches = prepare(study, run)
+    data = prepare(study, run)
+    batches = data.batches
     mesh = make_mesh(run.parallelism)
     check_batch(run.data, mesh)
     wanted = abstract_state(run, mesh)
@@ -43,8 +45,8 @@ def train(study: Study, run: Run) -> None:
     exported = export_steps(run, batches, steps)
     check_trace(run)
     check_room(study, run, steps, exported)
-    folder = write_record(study, run, batches, template, steps)
-    console.print(f"{run.name}: {batches.packing}")
+    folder = write_record(study, run, data, steps)
+    introduce(run, data, console)
     with (
         Preemption() as preemption,
         snapshot_store(folder) as snapshots,
@@ -77,13 +79,23 @@ def _end_early(run: Run, step: int | None, console: Console) -> NoReturn:
     raise SystemExit(0)
 
 
-def prepare(study: Study, run: Run) -> tuple[ChatTemplate, Batches]:
-    """The chat template, and the run's rows tokenised and laid out into the batches of every step."""
+def introduce(run: Run, data: RunData, console: Console) -> None:
+    """Say how the rows pack, what is probably not meant, and what the model sees first."""
+    console.print(f"{run.name}: {data.batches.packing}")
+    for caution in cautions(run, data.batches, data.tokenizer, data.template):
+        console.print(f"{run.name}: {caution}", style="yellow")
+    if run.show_first_row:
+        console.print(f"{run.name}: the first row, its learnt part between {' and '.join(LEARNT)}:")
+        console.print(first_row(data.batches, data.tokenizer))
+
+
+def prepare(study: Study, run: Run) -> RunData:
+    """The run's rows tokenised and laid out into the batches of every step."""
     tokenizer = load_tokenizer(run.tokens)
     template = load_template(run.tokens, tokenizer)
     tokenizer.check_fits(run.model.vocab_size, f"run {run.name}")
     rows = run_rows(study, run, tokenizer, template)
-    return template, Batches(rows, run.data, run.seed, run.epochs)
+    return RunData(tokenizer, template, Batches(rows, run.data, run.seed, run.epochs))
 
 
 def export_steps(run: Run, batches: Batches, snapshots: list[int]) -> list[int]:

@@ -1,6 +1,6 @@
 """How a run begins: its identity on disk, its start weights, or the state it goes on from."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import jax
@@ -20,25 +20,35 @@ from jax_sft.study.document import differences, study_to_json
 from jax_sft.study.folder import run_folder, snapshots_folder, state_folder, study_file, study_folder
 from jax_sft.study.records import RunRecord
 from jax_sft.tokens.templates import ChatTemplate
+from jax_sft.tokens.tokenizer import Tokenizer
 from jax_sft.training.step import TrainState, init_state
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains on: the text as tokens, laid out into the batches of every step."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    batches: Batches
+
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
 
-def write_record(
-    study: Study, run: Run, batches: Batches, template: ChatTemplate, steps: list[int]
-) -> epath.Path:
+def write_record(study: Study, run: Run, data: RunData, steps: list[int]) -> epath.Path:
     """Write the study and the run's record, or refuse a folder with saves of another configuration."""
     folder = run_folder(study, run.name)
     record = RunRecord(
         study=study.name,
         run=run,
         data_root=study.data_root,
-        template_hash=template.hash,
-        data_hash=batches.rows.hash,
-        total_steps=batches.total_steps,
+        tokenizer_hash=data.tokenizer.hash,
+        template_hash=data.template.hash,
+        data_hash=data.batches.rows.hash,
+        total_steps=data.batches.total_steps,
         snapshot_steps=tuple(steps),
-        packing=str(batches.packing),
+        packing=str(data.batches.packing),
         versions={name: version(name) for name in LIBRARIES},
     )
     if _has_saves(folder) and (old := RunRecord.read(folder)):
@@ -56,7 +66,7 @@ def _has_saves(folder: epath.Path) -> bool:
 
 
 def _refuse_another(folder: epath.Path, old: RunRecord, new: RunRecord) -> None:
-    changed = differences(old.essence, new.essence)
+    changed = new.changes_since(old)
     if changed:
         raise UsageError(
             f"{folder}: was made with another configuration ({'; '.join(changed)}); "

@@ -13,7 +13,7 @@ from jax_sft.data.sources import load_rows
 from jax_sft.errors import UsageError
 from jax_sft.options import VerifyOptions
 from jax_sft.responses.workers import Workers, run_here
-from jax_sft.sets.overlap import index_items, ngrams, overlap
+from jax_sft.sets.overlap import index_items, ngrams, overlap, read_items
 from jax_sft.sets.verify import judge, verify
 
 
@@ -212,6 +212,16 @@ def test_bad_pools(tmp_path: Path) -> None:
         verify(tmp_path / "none.jsonl", out, VerifyOptions())
     with pytest.raises(UsageError, match="no response is left"):
         verify(write(tmp_path / "pool.jsonl", [POOL[3]]), out, VerifyOptions())
+
+
+def test_items_that_share_an_id_are_all_looked_at(tmp_path: Path) -> None:
+    rows = [
+        {"id": None, "problem": "a"},
+        {"id": 7, "problem": "b"},
+        {"id": 7, "messages": None, "problem": "c"},
+    ]
+    items = read_items([write(tmp_path / "x.jsonl", rows)])
+    assert items == {"x:1": "a", "x:7": "b", "x:7, row 3": "c"}
 
 
 def test_ngrams() -> None:
