@@ -6,9 +6,7 @@ also a flag (`--optimizer.learning-rate 1e-4`), and every docstring under a fiel
 
 from dataclasses import dataclass, field
 from dataclasses import replace as replace
-from typing import Literal, NamedTuple
-
-from jax_sft.errors import UsageError
+from typing import Literal
 
 Option = bool | int | float | str
 Remat = Literal["none", "minimal", "save_qkv", "save_attention", "offload", "full"]
@@ -303,21 +301,3 @@ class Study:
     def run(self, name: str) -> Run:
         """The run of that name; KeyError when there is none."""
         return {run.name: run for run in self.runs}[name]
-
-
-class StartRun(NamedTuple):
-    run: str
-    step: int | None
-
-
-"""The run that another starts from, and which of its snapshots: None is the last."""
-
-
-def parse_init(init: str) -> StartRun | None:
-    """What `run:NAME` or `run:NAME@STEP` says; None for others. UsageError when no step follows @."""
-    if not init.startswith("run:"):
-        return None
-    name, at_sign, step = init.removeprefix("run:").partition("@")
-    if at_sign and not step.isdecimal():
-        raise UsageError(f"init {init!r}: after @ comes a step number")
-    return StartRun(name, int(step) if step else None)

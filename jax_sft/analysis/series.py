@@ -8,10 +8,10 @@ import numpy as np
 
 from jax_sft.analysis.curves import CurveShape, describe
 from jax_sft.analysis.study import RunResults, StudyResults
-from jax_sft.config import parse_init
 from jax_sft.statistics.bootstrap import ChangeBands, change_bands
 from jax_sft.statistics.intervals import change_interval, item_correlation, mean_interval
 from jax_sft.study.records import UnitScores
+from jax_sft.study.starts import parse_init
 
 GROUP_TITLES = {"in_domain": "In domain", "reasoning": "Reasoning", "general": "General", "safety": "Safety"}
 

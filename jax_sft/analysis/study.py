@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from jax_sft.checkpoints.presence import Presence
-from jax_sft.config import GROUPS, BenchmarkConfig, Run, Study, parse_init
+from jax_sft.config import GROUPS, BenchmarkConfig, Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.study.folder import (
     completions_file,
@@ -18,6 +18,7 @@ from jax_sft.study.folder import (
 from jax_sft.study.metrics import read_metrics
 from jax_sft.study.provenance import Present, readable_scores, score_staleness
 from jax_sft.study.records import CompletionLine, Item, RunRecord, UnitScores, read_items, unit_completions
+from jax_sft.study.starts import parse_init
 from jax_sft.tasks.task import group_of, scorer_of
 
 

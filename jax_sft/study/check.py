@@ -15,10 +15,10 @@ from jax_sft.config import (
     Run,
     Sampling,
     Study,
-    parse_init,
 )
 from jax_sft.errors import UsageError
 from jax_sft.study.folder import RESERVED_RUNS, RESERVED_STUDIES
+from jax_sft.study.starts import parse_init
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

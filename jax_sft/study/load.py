@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from etils import epath
 
 from jax_sft import config
-from jax_sft.config import Sampling, Study, parse_init, replace
+from jax_sft.config import Sampling, Study, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import absolute, read_json
 from jax_sft.study.check import validate
 from jax_sft.study.document import study_from_json, study_to_json, suggestion
 from jax_sft.study.folder import RUN_FILE, STUDY_FILE, run_file
 from jax_sft.study.records import RunRecord
+from jax_sft.study.starts import parse_init
 
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 

@@ -7,7 +7,7 @@ import jax
 from etils import epath
 
 from jax_sft.checkpoints.store import load_snapshot
-from jax_sft.config import Run, StartRun, Study, parse_init
+from jax_sft.config import Run, Study
 from jax_sft.data.batches import Batches
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import list_files, write_json
@@ -19,6 +19,7 @@ from jax_sft.sharding import shardings_of
 from jax_sft.study.document import differences, study_to_json
 from jax_sft.study.folder import run_folder, snapshots_folder, state_folder, study_file, study_folder
 from jax_sft.study.records import RunRecord
+from jax_sft.study.starts import StartRun, parse_init
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.tokenizer import Tokenizer
 from jax_sft.training.step import TrainState, init_state

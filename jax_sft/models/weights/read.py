@@ -10,13 +10,14 @@ import numpy as np
 from etils import epath
 
 from jax_sft import files
-from jax_sft.config import ModelConfig, Study, parse_init, replace
+from jax_sft.config import ModelConfig, Study, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.hub import CONFIG, WEIGHTS, local_folder
 from jax_sft.models import Params
 from jax_sft.models.families import Family, Weight, family_of_huggingface
 from jax_sft.models.weights.gguf import smollm2_config, smollm2_source
 from jax_sft.models.weights.safetensors import SafetensorsFolder, TensorSource
+from jax_sft.study.starts import parse_init
 
 _LISTED = 5
 
