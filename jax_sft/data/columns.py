@@ -48,7 +48,7 @@ def row_of(record: Mapping[str, Any], options: Mapping[str, str], where: str, de
         default_id: the id of a record that has none.
     """
     columns = {name: value for name, value in record.items() if value is not None}
-    turns, answer = _conversation(_usual(columns, options), options, where)
+    turns, answer = _conversation(_usual(columns, options, where), options, where)
     if options["format"] in FORMATS and isinstance(answer.get("content"), str):
         answer = {**answer, "content": training_format(options["format"]).clean(answer["content"])}
     response, apart = read_answer(answer, f"{where}: response")
@@ -56,7 +56,7 @@ def row_of(record: Mapping[str, Any], options: Mapping[str, str], where: str, de
     if isinstance(row_id, bool) or not isinstance(row_id, str | int) or row_id == "":
         raise UsageError(f"{where}: id must be text or a whole number, found {row_id!r}")
     return Row(
-        id=str(row_id),
+        id=read_text(str(row_id), f"{where}: id"),
         messages=tuple(_instructed(turns, options.get("instruction", ""), where)),
         response=response,
         advantage=_advantage(columns.get("advantage", 1.0), where),
@@ -67,13 +67,14 @@ def row_of(record: Mapping[str, Any], options: Mapping[str, str], where: str, de
     )
 
 
-def _usual(columns: dict[str, Any], options: Mapping[str, str]) -> dict[str, Any]:
+def _usual(columns: dict[str, Any], options: Mapping[str, str], where: str) -> dict[str, Any]:
     """Columns `instruction`, `input`, `output` (Alpaca) in the names of `Row`, where no others are meant."""
     others = {*CONVERSATIONS, "prompt", "response"} & set(columns)
     if others or {"prompt", "response"} & set(options) or not {"instruction", "output"} <= set(columns):
         return columns
-    asked = [columns[name] for name in ("instruction", "input") if columns.get(name) != ""]
-    return columns | {"prompt": "\n".join(map(str, asked)), "response": columns["output"]}
+    asked = [columns[name] for name in ("instruction", "input") if columns.get(name) not in (None, "")]
+    lines = [read_text(text, f"{where}: instruction or input") for text in asked]
+    return columns | {"prompt": "\n".join(lines), "response": columns["output"]}
 
 
 def _conversation(
@@ -99,6 +100,8 @@ def _conversation(
     if ends_in_answer:
         if len(turns) == 1:
             raise UsageError(f"{where}: {prompt} holds the answer alone, and no turn that it answers")
+        if turns[-2]["role"] == "assistant":
+            raise UsageError(f"{where}: {prompt} ends with two turns of the assistant")
         return turns[:-1], turns[-1]
     missing = [] if prompt else ["messages or message or prompt"]
     missing += [] if response in columns or fields.get("tool_calls") else ["response"]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from jax_sft.data.records import brief
 from jax_sft.errors import UsageError
@@ -10,6 +10,7 @@ from jax_sft.responses import thinking
 from jax_sft.tokens.templates import Message
 from jax_sft.tokens.thoughts import together
 
+T = TypeVar("T")
 ROLES = ("system", "user", "assistant", "tool")
 _SPEAKERS = {"human": "user", "gpt": "assistant", "observation": "tool"}
 """Roles in the words of ShareGPT, where they are others."""
@@ -27,7 +28,7 @@ def read_turns(value: Any, where: str) -> list[Message]:
 def _turn(message: Any, where: str) -> Message:
     if isinstance(message, Mapping) and "role" not in message and {"from", "value"} <= set(message):
         speaker = message["from"]
-        message = {"role": _SPEAKERS.get(speaker, speaker), "content": message["value"]}
+        message = {"role": _SPEAKERS.get(str(speaker), speaker), "content": message["value"]}
     fields = set(message) if isinstance(message, Mapping) else set()
     if "role" not in fields or not fields & {"content", "tool_calls"}:
         raise UsageError(f"{where} must be an object with role and content, found {brief(message)}")
@@ -38,9 +39,11 @@ def _turn(message: Any, where: str) -> Message:
     calls = read_calls(turn.pop("tool_calls", None), where)
     if not calls:
         read_text(turn.get("content"), f"{where}: content", empty=role == "tool")
-        return turn
-    # Without text the content is null, as OpenAI has it and templates look for it.
-    return turn | {"content": turn.get("content") or None, "tool_calls": calls}
+    else:
+        # Without text the content is null, as OpenAI has it and templates look for it.
+        content = read_text(turn.get("content") or "", f"{where}: content", empty=True)
+        turn |= {"content": content or None, "tool_calls": calls}
+    return _check_unicode(turn, where)
 
 
 def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
@@ -68,7 +71,7 @@ def _objects(value: Any, where: str) -> list[dict[str, Any]]:
         value = [json.loads(entry) if _is_json(entry) else entry for entry in value]
     if value and not (isinstance(value, list) and all(isinstance(entry, dict) for entry in value)):
         raise UsageError(f"{where} must be a list of objects, found {brief(value)}")
-    return value or []
+    return _check_unicode(value or [], where)
 
 
 def _is_json(value: Any) -> bool:
@@ -107,8 +110,13 @@ def read_text(value: Any, where: str, empty: bool = False) -> str:
         raise UsageError(f"{where} must be text, found {brief(value)}")
     if not value.strip() and not empty:
         raise UsageError(f"{where} is empty")
+    return _check_unicode(value, where)
+
+
+def _check_unicode(value: T, where: str) -> T:
+    """The value; UsageError when a text in it holds half of a surrogate pair, as JSON may."""
     try:
-        value.encode()
+        json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise UsageError(f"{where} holds half of a surrogate pair, which is not valid Unicode") from None
     return value

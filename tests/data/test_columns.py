@@ -74,7 +74,14 @@ def test_the_last_turn_of_the_assistant_is_the_response(name: str) -> None:
             {"messages": [ASK]},
             "no column response; found messages; name the columns with data.options prompt",
         ),
+        ({"messages": [{"from": [], "value": "q"}]}, r"role must be one of .*, found \[\]"),
         ({"messages": [SAY]}, "messages holds the answer alone"),
+        ({"messages": [ASK, SAY, SAY]}, "messages ends with two turns of the assistant"),
+        ({"messages": [ASK | {"name": "\ud800"}, SAY]}, r"messages\[0\] holds half of a surrogate pair"),
+        ({"messages": [ASK, SAY], "id": "\ud800"}, "id holds half of a surrogate pair"),
+        ({"messages": [ASK, SAY], "tools": [{"name": "\ud800"}]}, "tools holds half of a surrogate pair"),
+        ({"messages": [ASK, {**SAY, "content": 3, "tool_calls": [CALL]}]}, "content must be text, found int"),
+        ({"instruction": ["q"], "output": "4"}, "instruction or input must be text, found list"),
         (
             {"messages": [ASK, {**SAY, "thinking": "hm"}]},
             "thinking is not read; put it into content or reason",
@@ -121,7 +128,8 @@ def test_sharegpt_and_alpaca() -> None:
     assert read({"instruction": "Add.", "input": "2 and 2", "output": "4"}) == Row(
         "1", ({"role": "user", "content": "Add.\n2 and 2"},), "4"
     )
-    assert read({"instruction": "2 + 2?", "input": "", "output": "4"}) == Row("1", (ASK,), "4")
+    for nothing in ({}, {"input": ""}, {"input": None}):
+        assert read({"instruction": "2 + 2?", "output": "4", **nothing}) == Row("1", (ASK,), "4")
     assert read({"instruction": "x", "output": "y", "prompt": "2 + 2?", "response": "4"}) == Row(
         "1", (ASK,), "4"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import transformers
 
 from jax_sft.config import TokensConfig
@@ -84,3 +85,74 @@ def test_rows_have_the_same_tokens_and_mask(tmp_path: Path) -> None:
         row = render_row(tokenizer, template, "end_of_turn", messages, response)
         np.testing.assert_array_equal(row.ids, wanted["input_ids"])
         np.testing.assert_array_equal(row.is_target, np.asarray(wanted["assistant_masks"], bool))
+
+
+def test_special_tags_have_the_same_tokens(tmp_path: Path) -> None:
+    """Think tags and calls that are flagged special are tokens where the assistant writes them."""
+    plain = load_tokenizer(TokensConfig())
+    flagged = plain.backend.to_str().replace('"special":false', '"special":true')
+    backend = tokenizers.Tokenizer.from_str(flagged)
+    calls = ("<tool_call>", "</tool_call>")
+    backend.add_special_tokens([tokenizers.AddedToken(tag, special=True) for tag in calls])
+    tokenizer = Tokenizer("flagged", backend, plain.settings)
+    theirs = their_tokenizer(tokenizer, tmp_path)
+    template = load_template(TokensConfig(), tokenizer)
+    for messages, response in zip(conversations(COUNT), responses(COUNT), strict=True):
+        # What others spell stays text, unlike in transformers.
+        asked = [
+            turn | {"content": turn["content"].replace("think>", "t>")}
+            if turn["role"] != "assistant"
+            else turn
+            for turn in messages
+        ]
+        answer = response + '<tool_call>\n{"name": "f"}\n</tool_call>'
+        turns = [*asked, {"role": "assistant", "content": answer}]
+        wanted = theirs.apply_chat_template(turns, return_dict=False)
+        row = render_row(tokenizer, template, "end_of_turn", asked, answer)
+        assert row.ids.tolist() == wanted[: len(row.ids)]
+        kept = theirs.decode(wanted, skip_special_tokens=False)
+        for token in ("<|im_start|>", "<|im_end|>"):
+            kept = kept.replace(token, "")
+        assert tokenizer.decode(wanted) == kept
+
+
+def test_thoughts_calls_and_tools_have_the_same_tokens(golden: Path, tmp_path: Path) -> None:
+    """Turns with fields of their own, as Qwen3's template writes them."""
+    source = (golden / "templates" / "qwen3.jinja").read_text()
+    tokenizer = load_tokenizer(TokensConfig())
+    theirs = their_tokenizer(tokenizer, tmp_path)
+    tools = [{"type": "function", "function": {"name": "add", "description": "é", "parameters": {"a": [1]}}}]
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+    for messages, response in zip(conversations(COUNT), responses(COUNT), strict=True):
+        called = {"role": "assistant", "content": None, "tool_calls": [call]}
+        asked = [*messages, called, {"role": "tool", "content": "4"}]
+        turn = {"role": "assistant", "content": "4", "reasoning_content": response, "tool_calls": [call]}
+        if "think>" in response:
+            continue
+        turns = [*asked, turn]
+        wanted = theirs.apply_chat_template(turns, chat_template=source, tools=tools, return_dict=False)
+        row = render_row(tokenizer, ChatTemplate(source, "qwen3"), "end_of_turn", asked, turn, tools)
+        assert row.ids.tolist() == wanted[: len(row.ids)]
+        assert len(wanted) == len(row.ids) + 1
+        prompt = theirs.apply_chat_template(
+            asked, chat_template=source, tools=tools, add_generation_prompt=True, return_dict=False
+        )
+        assert row.is_target.tolist() == [False] * len(prompt) + [True] * (len(row.ids) - len(prompt))
+
+
+def test_an_exported_template_serves_what_was_trained(golden: Path, tmp_path: Path) -> None:
+    options = {
+        "qwen3": {"enable_thinking": False},
+        "llama3_1": {"date_string": "1 Jan '70 \"\\ ☃\U0001f600", "tools_in_user_message": False},
+    }
+    tokenizer = load_tokenizer(TokensConfig())
+    for name, chosen in options.items():
+        source = (golden / "templates" / f"{name}.jinja").read_text()
+        trained = ChatTemplate(source, name, {**tokenizer.named_tokens, "bos_token": "<s>", **chosen}, chosen)
+        tokenizer.save(tmp_path / name, trained.portable)
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        for messages in conversations(50):
+            said = theirs.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, bos_token="<s>"
+            )
+            assert said == trained.render(messages, add_generation_prompt=True)
