@@ -5,30 +5,25 @@ from one benchmark to the next; meanwhile the next snapshot is read. Scoring fol
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from rich.console import Console
 
 from jax_sft.checkpoints.presence import Presence
-from jax_sft.checkpoints.store import snapshot_store
 from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study, TokensConfig
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
 from jax_sft.evaluation.items import find_benchmark, store_items
 from jax_sft.evaluation.score import score_units
+from jax_sft.evaluation.snapshots import Snapshots, snapshots_to_sweep
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.engine import Engine
-from jax_sft.models import Params
 from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import (
     aside_folder,
     run_file,
     run_folder,
-    snapshots_folder,
     unit_folder,
     unit_folders,
 )
@@ -78,7 +73,9 @@ class Work:
     run: Run
     tokenizer: Tokenizer
     engine: Engine
-    todo: list[tuple[int, list[_Unit]]]
+    todo: dict[int, list[_Unit]]
+    complete: list[int]
+    """Steps of which nothing is missing."""
 
 
 class Sweep:
@@ -110,17 +107,20 @@ class Sweep:
         presence = Presence(self.study, run.name)
         self._check_template(run, presence.record, voice.template_hash)
         self._set_aside_steps(run, presence)
-        todo = []
+        todo: dict[int, list[_Unit]] = {}
         for step in steps:
             units = [self._unit(presence.of(step, b.name), b, voice.prompts[b.name]) for b, _ in self.asked]
             if missing := [unit for unit in units if unit.file.missing()]:
-                todo.append((step, missing))
-        self._check_context([unit for _, units in todo for unit in units])
-        return Work(run, voice.tokenizer, self._engine(run, voice.stops), todo)
+                todo[step] = missing
+        self._check_context([unit for units in todo.values() for unit in units])
+        complete = [step for step in steps if step not in todo]
+        return Work(run, voice.tokenizer, self._engine(run, voice.stops), todo, complete)
 
     def generate(self, work: Work) -> None:
         """Draw every missing completion that can be had; `problems` tells of the others."""
-        for step, units, params in self._snapshots(work):
+        snapshots = Snapshots(self.study, work.run.name, work.engine.abstract_params(), self._give_up)
+        for step, params in snapshots.read(list(work.todo)):
+            units = work.todo[step]
             asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
             owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
             work.engine.load(params)
@@ -136,34 +136,7 @@ class Sweep:
             finally:
                 for unit in units:
                     unit.file.flush()
-
-    def _snapshots(self, work: Work) -> Iterator[tuple[int, list[_Unit], Params]]:
-        """Each snapshot's weights, the next being read meanwhile; an unsound one is named and passed over."""
-        wanted = work.engine.abstract_params()
-        folder = run_folder(self.study, work.run.name)
-        with snapshot_store(folder, read_only=True) as store, ThreadPoolExecutor(max_workers=1) as reader:
-
-            def read(step: int) -> Params | str:
-                fault = store.fault(step)
-                if fault:
-                    return fault
-                try:
-                    return store.load(step, wanted, checked=True)
-                except JaxSftError as error:
-                    return str(error).removeprefix(f"{store.folder / str(step)}: ")
-
-            ahead = reader.submit(read, work.todo[0][0]) if work.todo else None
-            for index, (step, units) in enumerate(work.todo):
-                assert ahead is not None
-                params = ahead.result()
-                if index + 1 < len(work.todo):
-                    ahead = reader.submit(read, work.todo[index + 1][0])
-                if not isinstance(params, str) and not _finite(params):
-                    params = "holds weights that are not finite numbers"
-                if isinstance(params, str):
-                    self._give_up(f"{store.folder / str(step)}: {params}; passed over")
-                    continue
-                yield step, units, params
+        snapshots.examine(work.complete)
 
     def _say(self, text: str) -> None:
         self.console.print(text, style="yellow", markup=False, highlight=False)
@@ -248,15 +221,6 @@ class Sweep:
             )
 
 
-@jax.jit
-def _all_finite(params: Params) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
-
-
-def _finite(params: Params) -> bool:
-    return bool(jax.device_get(_all_finite(params)))
-
-
 def sweep(
     study: Study,
     runs: Sequence[str],
@@ -294,22 +258,6 @@ def trained_run(study: Study, name: str) -> Run:
     if record is None:
         raise JaxSftError(f"{run_file(folder)}: no such file; train run {name} first")
     return record.run
-
-
-def snapshots_to_sweep(study: Study, run: Run, steps: Sequence[int] | None) -> list[int]:
-    """Steps of the run's finished snapshots, or those asked for; an error names what is absent."""
-    folder = run_folder(study, run.name)
-    present: list[int] = []
-    if snapshots_folder(folder).exists():
-        with snapshot_store(folder, read_only=True) as store:
-            present = store.steps()
-    if not present:
-        raise JaxSftError(f"{folder}: has no snapshots; train run {run.name} first")
-    absent = sorted(set(steps or []) - set(present))
-    if absent:
-        there = ", ".join(map(str, present))
-        raise UsageError(f"run {run.name}: has no snapshot at step {absent[0]}; there are {there}")
-    return sorted(set(steps or present))
 
 
 def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:

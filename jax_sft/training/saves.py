@@ -56,6 +56,7 @@ class Saves:
 
     def save_state(self, step: int, state: TrainState) -> None:
         """Start saving the state at `step` if it is not there, scheduled or not."""
+        self.states.wait()  # one under way may be of this very step
         if step not in self.states.steps():
             self.snapshots.wait()
             self.states.save(step, state)

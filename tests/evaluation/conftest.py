@@ -12,7 +12,8 @@ from rich.console import Console
 from jax_sft.checkpoints.store import snapshot_store
 from jax_sft.config import ParallelismConfig
 from jax_sft.evaluation.score import score
-from jax_sft.evaluation.sweep import Sweep, snapshots_to_sweep
+from jax_sft.evaluation.snapshots import snapshots_to_sweep
+from jax_sft.evaluation.sweep import Sweep
 from jax_sft.generation.engine import Engine
 from jax_sft.sharding import make_mesh
 from jax_sft.study.schedule import snapshot_steps

@@ -101,6 +101,32 @@ def test_completions_damaged_at_random_are_named_and_come_out_as_they_were(
     assert told_again.getvalue() == "", "nothing is left to mend"
 
 
+def damage_snapshots(root: Path, rng: random.Random) -> list[Path]:
+    """Damages six snapshots, two of them by exchanging them; gives them."""
+    saves = rng.sample(sorted((root / "tiny").glob("*/snapshots/*")), 6)
+    for save, way in zip(saves[2:], WAYS, strict=True):
+        files = [path for path in sorted(save.rglob("*")) if path.is_file() and path.stat().st_size > 2]
+        way(rng.choice(files), rng)
+    saves[0].rename(root / "moved")
+    saves[1].rename(saves[0])
+    (root / "moved").rename(saves[1])
+    return saves
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_snapshots_are_named_and_what_was_drawn_from_them_is_kept(
+    whole: Path, tmp_path: Path, seed: int
+) -> None:
+    shutil.copytree(whole, tmp_path / "root")
+    root, rng, said = tmp_path / "root", random.Random(seed), io.StringIO()
+    damaged = damage_snapshots(root, rng)
+    with pytest.raises(JaxSftError, match="not all could be had"):
+        sweep(damaged_study(root), ["a", "b"], console=Console(file=said, width=10_000))
+    told = said.getvalue()
+    assert [save for save in damaged if f"{save}: " not in told] == []
+    assert completion_files(root) == completion_files(whole)
+
+
 def test_what_is_lost_with_its_snapshot_is_named_and_all_else_is_had(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "root")
     root, rng, said = tmp_path / "root", random.Random(2), io.StringIO()

@@ -118,8 +118,9 @@ def test_snapshots_and_samples_differ(sweeper_and_root: tuple[Sweep, Path]) -> N
 
 @pytest.mark.usefixtures("no_generation")
 def test_what_is_finished_is_not_done_again(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even a snapshot is read."""
-    monkeypatch.setattr("jax_sft.checkpoints.store.Store.fault", lambda *_: pytest.fail("snapshot read"))
+    """Nor is a snapshot read that is not small."""
+    monkeypatch.setattr("jax_sft.evaluation.snapshots.READ_ANYWAY", 0)
+    monkeypatch.setattr("jax_sft.checkpoints.store.Store.load", lambda *_: pytest.fail("snapshot read"))
     files = sorted(swept.glob("tiny/*/evals/*/*/completions.jsonl"))
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
     sweep(study(swept), ["first", "second"])
