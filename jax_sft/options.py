@@ -111,8 +111,6 @@ class PlanOptions:
 
     def check(self) -> None:
         """UsageError naming a flag that is out of range."""
-        if not self.chips:
-            raise UsageError("--chips: name at least one slice, such as --chips v5p:64")
         for name in ("hbm_share", "target_share", "completion_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: is not above 0 and at most 1")

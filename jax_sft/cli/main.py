@@ -58,6 +58,8 @@ def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return place + error.strerror.lower() + _REMEDIES.get(error.errno or 0, "")
+    if isinstance(error, OSError) and str(error):  # a library's, in its own words
+        return str(error)
     return f"{type(error).__name__}: {error}; run again with --traceback to see where"
 
 

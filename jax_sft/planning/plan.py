@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jax_sft.config import Run, Study
 from jax_sft.data.rows import RowSet
-from jax_sft.errors import JaxSftError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import write_atomically, write_json
 from jax_sft.options import PlanOptions
 from jax_sft.planning.costing import RunPlan, Settings, load_prices, plan_sweep, plan_training
@@ -50,6 +50,8 @@ def make_plan(study: Study, runs: Sequence[Run], options: PlanOptions, console: 
     """The plan as data; `console` is told what is being compiled."""
     options.check()
     names = [name for text in options.chips for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--chips: name at least one slice, such as --chips v5p:64")
     topologies = tuple(map(parse_topology, names))
     prices, sweep = load_prices(options.prices), sweep_workload(study, options.completion_share)
     plans = []

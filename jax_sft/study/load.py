@@ -96,7 +96,7 @@ def _execute(place: epath.Path) -> Study:
         raise
     except SyntaxError as error:
         raise UsageError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(place)]
         where = f"{place}, line {lines[-1]}" if lines else str(place)
@@ -126,7 +126,7 @@ def _neighbours_importable(folder: epath.Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: BaseException) -> str:
     if match := _UNKNOWN_ARGUMENT.search(str(error)):
         kind = getattr(config, match[1], None)
         if dataclasses.is_dataclass(kind):

@@ -165,6 +165,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
             "error: there/state: no space left on device; make room and give the same command again\n",
         ),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "rows"), 1, "error: rows: is a directory\n"),
+        (IsADirectoryError("Cannot overwrite: rows"), 1, "error: Cannot overwrite: rows\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -1,5 +1,6 @@
 """Exported folders: bitwise round trips, whole or absent, and refusals."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from etils import epath
 
 from jax_sft.config import ModelConfig, TokensConfig
-from jax_sft.errors import UsageError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.models.families import model_config_from_huggingface
 from jax_sft.models.weights import write as export
 from jax_sft.models.weights.read import load_pretrained
@@ -87,16 +88,25 @@ def test_tokenizer_template_and_stops_travel_along(tmp_path: Path) -> None:
     assert generation["pad_token_id"] == tokenizer.pad_id
 
 
-def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_an_export_says_so_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, params = random_params(tmp_path, 0)
 
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(export.files, "write_json", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(JaxSftError, match=r"export: cannot be written \(no space left on device\)"):
         write(tmp_path / "export", config, params)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_an_export_below_a_file_says_so(tmp_path: Path) -> None:
+    config, params = random_params(tmp_path, 0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JaxSftError, match=r"file/export: cannot be written \(not a directory\)"):
+        write(tmp_path / "file" / "export", config, params)
 
 
 def test_in_a_bucket_what_was_half_moved_is_no_export_and_is_made_again(

@@ -103,6 +103,7 @@ def test_a_run_that_cannot_be_planned_is_told_and_does_not_stop_the_others(
     ("options", "said"),
     [
         (PlanOptions(), "--chips: name at least one"),
+        (PlanOptions(chips=(" ,",)), "--chips: name at least one"),
         (PlanOptions(chips=("h100:8",)), "no TPU type"),
         (PlanOptions(chips=("v5e:4",), hbm_share=1.5), "--hbm-share 1.5"),
         (PlanOptions(chips=("v5e:4",), rows=-1), "--rows -1"),

@@ -134,6 +134,7 @@ def test_a_python_file_is_loaded_and_its_numbers_take_the_type_of_their_field(tm
     [
         ("Run(optimiser=1)", "line 5: Run has no field optimiser; did you mean optimizer?"),
         ("1 / 0", "line 5: ZeroDivisionError: division by zero"),
+        ("exit(3)", "line 5: SystemExit: 3"),
         ("Run(epochs='two')", 'runs.run.epochs: expected a valid number, found "two"'),
         ("Run(init=print)", "not JSON serializable"),
         ("Run(]", "line 5: closing parenthesis ']' does not match opening parenthesis '('"),

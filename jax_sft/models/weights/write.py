@@ -7,7 +7,7 @@ from etils import epath
 
 from jax_sft import files
 from jax_sft.config import ModelConfig
-from jax_sft.errors import UsageError
+from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.models.families import Weight, family_of
 from jax_sft.models.weights.safetensors import SHARD_BYTES, write_shards
 from jax_sft.tokens.rendering import stop_ids
@@ -44,6 +44,7 @@ def write_huggingface(
     Raises:
         UsageError: the folder has content, no family has the model's switches, or the tokenizer has more
             tokens than the embedding table rows.
+        JaxSftError: the disk is full, or will not be written.
     """
     target = epath.Path(folder)
     scratch = _scratch(target)
@@ -57,8 +58,8 @@ def write_huggingface(
     tokens = {"eos_token_id": list(stops) if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.pad_id}
     if "bos_token" in tokenizer.named_tokens:
         tokens["bos_token_id"] = tokenizer.token_id(tokenizer.named_tokens["bos_token"])
-    scratch.mkdir(parents=True)
     try:
+        scratch.mkdir(parents=True)
         tensors = Tensors(page.table(config), config, params)
         write_shards(scratch, tensors.shapes, tensors.read, shard_bytes=shard_bytes)
         tokenizer.save(scratch, template.portable)
@@ -72,6 +73,11 @@ def write_huggingface(
                 path.rename(target / path.name)
         else:
             scratch.rename(target)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise JaxSftError(
+            f"{target}: cannot be written ({reason}), and nothing of it is left; export to a place with room"
+        ) from error
     finally:
         _clear(target)
 
