@@ -116,7 +116,7 @@ def resume_or_start(study: Study, run: Run, wanted: TrainState, saves: Saves, co
     state = load_last_state(saves.states, wanted, console)
     if state is None:
         return start_state(study, run, wanted)
-    step = int(state.step)
+    step = int(jax.device_get(state.step))
     console.print(f"{run.name}: going on from step {step}")
     if missed := saves.missed(step):
         console.print(
