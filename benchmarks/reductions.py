@@ -20,10 +20,11 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jax_sft.chips import GIB
 from jax_sft.config import ParallelismConfig
 from jax_sft.planning.hlo import Traffic
 from jax_sft.planning.roofline import received_bytes
-from jax_sft.planning.topologies import GIB, parse_topology
+from jax_sft.planning.topologies import parse_topology
 from jax_sft.sharding import make_mesh
 from jax_sft.training.step import TPU_OPTIONS
 

@@ -12,7 +12,7 @@ from jax_sft.checkpoints.store import Store, snapshot_store
 from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import in_bucket, list_files
-from jax_sft.models.decoder import Params
+from jax_sft.models import Params
 from jax_sft.study.folder import run_folder, snapshots_folder
 
 READ_ANYWAY = 256 << 20

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from jax_sft.checkpoints.presence import Presence
@@ -17,7 +18,7 @@ from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_
 from jax_sft.evaluation.items import find_benchmark, store_items
 from jax_sft.evaluation.score import score_units
 from jax_sft.evaluation.snapshots import Snapshots, snapshots_to_sweep
-from jax_sft.generation.backend import Completion, Request
+from jax_sft.generation.backend import Backend, Completion, MakeBackend, Request
 from jax_sft.generation.engine import Engine
 from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import (
@@ -72,7 +73,7 @@ class Work:
 
     run: Run
     tokenizer: Tokenizer
-    engine: Engine
+    engine: Backend
     todo: dict[int, list[_Unit]]
     complete: list[int]
     """Steps of which nothing is missing."""
@@ -82,12 +83,17 @@ class Sweep:
     """Generates for runs of one study; engines are made once for each model shape and shared by all."""
 
     def __init__(
-        self, study: Study, benchmarks: Sequence[BenchmarkConfig], console: Console | None = None
+        self,
+        study: Study,
+        benchmarks: Sequence[BenchmarkConfig],
+        console: Console | None = None,
+        make_backend: MakeBackend = Engine,
     ) -> None:
         """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit."""
         self.study = study
         self.console = console or Console(stderr=True, soft_wrap=True)
-        self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Engine] = {}
+        self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
+        self._make_backend = make_backend
         self.mesh = make_generation_mesh(study.evaluation.tensor)
         self._voices: dict[str, _Voice] = {}
         self.problems: list[str] = []
@@ -126,9 +132,10 @@ class Sweep:
             work.engine.load(params)
             answers = work.engine.generate((request for _, request, _ in asked), self.study.evaluation.seed)
             try:
-                with progress_of_completions(
-                    self.console, f"{work.run.name} @ {step}", len(asked)
-                ) as advance:
+                with (
+                    progress_of_completions(self.console, f"{work.run.name} @ {step}", len(asked)) as advance,
+                    jax.transfer_guard("disallow"),
+                ):
                     for request, completion in answers:
                         file, item = owners[request.id, request.sample]
                         file.add(_line(item, request.sample, completion, work.tokenizer))
@@ -206,10 +213,10 @@ class Sweep:
                     f"evaluation.context {context}; raise it to {need} or lower max_new_tokens"
                 )
 
-    def _engine(self, run: Run, stops: tuple[int, ...]) -> Engine:
+    def _engine(self, run: Run, stops: tuple[int, ...]) -> Backend:
         key = (run.model, stops)
         if key not in self.engines:
-            self.engines[key] = Engine(run.model, self.study.evaluation, stops, self.mesh)
+            self.engines[key] = self._make_backend(run.model, self.study.evaluation, stops, self.mesh)
         return self.engines[key]
 
     def _check_template(self, run: Run, record: RunRecord | None, template_hash: str) -> None:

@@ -1,12 +1,15 @@
 """What answers requests: our own engine, or another. The words that both sides share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from jax_sft.config import Sampling
+from jax_sft.config import EvaluationConfig, ModelConfig, Sampling
 from jax_sft.models import Params
 from jax_sft.study.records import Finish
+
+if TYPE_CHECKING:  # whoever plans requests does without JAX
+    from jax.sharding import Mesh
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Completion:
 class Backend(Protocol):
     """Draws completions with the weights that were loaded last."""
 
+    def abstract_params(self) -> Params:
+        """Shapes, types and shardings in which it takes weights."""
+
     def load(self, params: Params) -> None:
         """Take these weights from now on."""
 
@@ -44,3 +50,7 @@ class Backend(Protocol):
         A completion depends on weights, prompt, sampling, id, sample and seed alone. UsageError, before
         anything is drawn, for a request that cannot be answered.
         """
+
+
+MakeBackend = Callable[[ModelConfig, EvaluationConfig, tuple[int, ...], "Mesh"], Backend]
+"""Makes a backend for a model, with the settings of an evaluation, stop tokens and a mesh."""

@@ -3,12 +3,10 @@
 `slots` sequences are decoded at once, `chunk` tokens between two looks at which have ended; a slot that
 ended is refilled with the next prompt. The weights are an argument, so one engine serves every snapshot.
 A completion depends only on the weights, its prompt, its settings and its key: never on its slot, on its
-neighbours or on the order in which requests arrive.
+neighbours or on the order in which requests arrive. Which request gets which slot is `schedule`'s business.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -20,6 +18,7 @@ from jax_sft.config import EvaluationConfig, ModelConfig
 from jax_sft.errors import UsageError
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.sampling import SlotSampling, completion_key
+from jax_sft.generation.schedule import Admission, Schedule, check
 from jax_sft.generation.slots import (
     Chunk,
     Refill,
@@ -33,16 +32,6 @@ from jax_sft.generation.slots import (
 from jax_sft.models import Params
 from jax_sft.models.decoder import abstract_params
 from jax_sft.sharding import GENERATION_RULES, batch_sharding, replicated, shardings_of
-
-SMALLEST_BUCKET = 32
-
-
-@dataclass
-class _Live:
-    """A request that occupies a slot, and its new tokens so far."""
-
-    request: Request
-    tokens: list[int] = field(default_factory=list)
 
 
 class Engine:
@@ -76,10 +65,8 @@ class Engine:
             self.decode_compilations += 1
             return decode(params, slots, self.model, dtype, self.evaluation.chunk, self.stop_ids)
 
-        def refill_slots(
-            params: Params, slots: Slots, tokens_RT: jax.Array, lengths_R: jax.Array, orders: Refill
-        ) -> Slots:
-            return refill(params, slots, tokens_RT, lengths_R, orders, self.model, dtype)
+        def refill_slots(params: Params, slots: Slots, orders: Refill) -> Slots:
+            return refill(params, slots, orders, self.model, dtype)
 
         self._empty = jax.jit(self._make_slots, out_shardings=in_slots)
         self._decode = jax.jit(
@@ -90,7 +77,7 @@ class Engine:
         )
         self._refill = jax.jit(
             refill_slots,
-            in_shardings=(in_params, in_slots, self._rows, self._rows, self._rows),
+            in_shardings=(in_params, in_slots, self._rows),
             out_shardings=in_slots,
             donate_argnums=1,
         )
@@ -118,25 +105,6 @@ class Engine:
         with jax.set_mesh(self.mesh):
             return self._decode.lower(self.abstract_params(), self.abstract_slots())
 
-    def check(self, request: Request) -> None:
-        """UsageError for a request that cannot be answered: nothing to do, too long, unknown tokens."""
-        length, new, context = len(request.prompt), request.max_new_tokens, self.evaluation.context
-        if length == 0 or new < 1:
-            raise UsageError(
-                f"item {request.id}: a prompt of {length} tokens and max_new_tokens {new}; "
-                "both must be at least 1"
-            )
-        if max(request.prompt) >= self.model.vocab_size:
-            raise UsageError(
-                f"item {request.id}: its prompt holds token {max(request.prompt)}, the model knows those "
-                f"below {self.model.vocab_size}: the tokenizer is not the model's"
-            )
-        if length + new > context:
-            raise UsageError(
-                f"item {request.id}: its prompt of {length} tokens and max_new_tokens {new} do not fit "
-                f"evaluation.context {context}: raise it to {length + new} or lower max_new_tokens"
-            )
-
     def load(self, params: Params) -> None:
         """Decode with these weights from now on; they lie as `abstract_params` says."""
         self._params = params
@@ -148,78 +116,34 @@ class Engine:
         """
         if self._params is None:
             raise UsageError("the engine has no weights: load some first")
-        queue = deque(requests)
-        for request in queue:
-            self.check(request)
-        return self._generate(self._params, queue, seed)
+        asked = tuple(requests)
+        for request in asked:
+            check(request, self.evaluation.context, self.model.vocab_size)
+        schedule = Schedule(asked, self.slots, self.prefill_rows, self.evaluation.context, self.stop_ids)
+        return self._generate(self._params, schedule, seed)
 
     def _generate(
-        self, params: Params, queue: deque[Request], seed: int
+        self, params: Params, schedule: Schedule, seed: int
     ) -> Iterator[tuple[Request, Completion]]:
-        live: dict[int, _Live] = {}
         ended: list[tuple[Request, Completion]] = []
         with jax.set_mesh(self.mesh):
             slots = self._empty()
-        while queue or live:
+        while schedule.unfinished:
             with jax.set_mesh(self.mesh):
-                slots = self._fill(params, slots, queue, live, seed)
+                while admission := schedule.admit():
+                    orders = make_orders(admission, self.slots, self.prefill_rows, seed)
+                    slots = self._refill(params, slots, jax.device_put(orders, self._rows))
                 slots, chunk = self._decode(params, slots)
             yield from ended  # the caller works on these while the device works on the next chunk
-            ended = self._collect(live, jax.device_get(chunk))
+            ended = schedule.collect(*_on_host(chunk))
         yield from ended
 
-    def _collect(self, live: dict[int, _Live], chunk: Chunk) -> list[tuple[Request, Completion]]:
-        """Hand the new tokens to their requests; those that ended leave their slots."""
-        ended = []
-        for slot, sequence in sorted(live.items()):
-            sequence.tokens.extend(chunk.tokens_BC[slot, : chunk.made_B[slot]].tolist())
-            if not chunk.active_B[slot]:
-                ended.append((sequence.request, self._completion(sequence.tokens)))
-                del live[slot]
-        return ended
 
-    def _completion(self, tokens: list[int]) -> Completion:
-        stopped = tokens[-1] in self.stop_ids
-        kept = tuple(tokens[:-1] if stopped else tokens)
-        return Completion(kept, len(tokens), "stop" if stopped else "length")
-
-    def _fill(
-        self, params: Params, slots: Slots, queue: deque[Request], live: dict[int, _Live], seed: int
-    ) -> Slots:
-        """Give every free slot the next waiting request, prefilling a few prompts of one bucket at a time."""
-        free = deque(slot for slot in range(self.slots) if slot not in live)
-        while queue and free:
-            chosen, prompts = self._take(queue, len(free))
-            tokens_RT = np.zeros((self.prefill_rows, self._bucket(chosen[0].prompt)), np.int32)
-            lengths_R = np.zeros(self.prefill_rows, np.int32)
-            for row, prompt in enumerate(prompts):
-                lengths_R[row] = len(prompt) - 1
-                tokens_RT[row, : len(prompt) - 1] = prompt[:-1]
-            starts = {free.popleft(): request for request in chosen}
-            live.update({slot: _Live(request) for slot, request in starts.items()})
-            orders = _orders(self.slots, starts, prompts, seed)
-            slots = self._refill(params, slots, *jax.device_put((tokens_RT, lengths_R, orders), self._rows))
-        return slots
-
-    def _take(self, queue: deque[Request], most: int) -> tuple[list[Request], dict[tuple[int, ...], int]]:
-        """The next requests that one prefill can serve, and the row of each of their distinct prompts."""
-        chosen: list[Request] = []
-        prompts: dict[tuple[int, ...], int] = {}
-        bucket = self._bucket(queue[0].prompt)
-        while queue and len(chosen) < most and self._bucket(queue[0].prompt) == bucket:
-            prompt = queue[0].prompt
-            if prompt not in prompts and len(prompts) == self.prefill_rows:
-                break
-            prompts.setdefault(prompt, len(prompts))
-            chosen.append(queue.popleft())
-        return chosen, prompts
-
-    def _bucket(self, prompt: tuple[int, ...]) -> int:
-        """Columns in which a prompt is prefilled: the next power of two, at most the context."""
-        size = SMALLEST_BUCKET
-        while size < len(prompt) - 1:
-            size *= 2
-        return min(size, self.evaluation.context)
+def _on_host(chunk: Chunk) -> tuple[list[list[int]], list[bool]]:
+    """New tokens of every slot, and whether it goes on; waits for the device."""
+    chunk = jax.device_get(chunk)
+    rows = zip(chunk.tokens_BC.tolist(), chunk.made_B.tolist(), strict=True)
+    return [tokens[:count] for tokens, count in rows], chunk.active_B.tolist()
 
 
 def fill_ways(count: int, ways: int) -> int:
@@ -227,9 +151,15 @@ def fill_ways(count: int, ways: int) -> int:
     return -(-count // ways) * ways
 
 
-def _orders(slots: int, starts: dict[int, Request], rows: dict[tuple[int, ...], int], seed: int) -> Refill:
-    """Orders on the host: slot s starts with `starts[s]`, whose prompt is prefilled in row `rows[prompt]`."""
-    at, requests = list(starts), list(starts.values())
+def make_orders(admission: Admission, slots: int, rows: int, seed: int) -> Refill:
+    """An admission as arrays on the host, for so many slots and rows of a prefill."""
+    tokens_RT: Any = np.zeros((rows, admission.columns), np.int32)
+    lengths_R: Any = np.zeros(rows, np.int32)
+    for row, prompt in enumerate(admission.prompts):
+        lengths_R[row] = len(prompt) - 1
+        tokens_RT[row, : len(prompt) - 1] = prompt[:-1]
+    at = [start.slot for start in admission.starts]
+    requests = [start.request for start in admission.starts]
 
     def column(values: list[Any], dtype: type, otherwise: int = 0) -> Any:
         column_B = np.full((slots, *np.shape(values)[1:]), otherwise, dtype)
@@ -237,7 +167,9 @@ def _orders(slots: int, starts: dict[int, Request], rows: dict[tuple[int, ...], 
         return column_B
 
     return Refill(
-        prompt_B=column([rows[r.prompt] for r in requests], np.int32, otherwise=-1),
+        tokens_RT,
+        lengths_R,
+        prompt_B=column([start.row for start in admission.starts], np.int32, otherwise=-1),
         token_B=column([r.prompt[-1] for r in requests], np.int32),
         limit_B=column([r.max_new_tokens for r in requests], np.int32),
         keys_B2=column([completion_key(seed, r.id, r.sample) for r in requests], np.uint32),

@@ -54,8 +54,12 @@ class Slots:
 
 @flax.struct.dataclass
 class Refill:
-    """What each slot is to start with; a slot whose `prompt_B` is -1 goes on as it is."""
+    """Prompts to prefill, and what each slot starts with; one whose `prompt_B` is -1 goes on as it is."""
 
+    tokens_RT: jax.Array
+    """All but the last token of each prompt."""
+    lengths_R: jax.Array
+    """Tokens of each row; 0 where it is not used."""
     prompt_B: jax.Array
     """Row of its prompt among those prefilled."""
     token_B: jax.Array
@@ -112,24 +116,17 @@ def slot_formats(slots: Slots, mesh: Mesh) -> Slots:
     return Slots(cache, shardings.progress)
 
 
-def refill(
-    params: Params,
-    slots: Slots,
-    tokens_RT: jax.Array,
-    lengths_R: jax.Array,
-    orders: Refill,
-    config: ModelConfig,
-    dtype: jnp.dtype,
-) -> Slots:
+def refill(params: Params, slots: Slots, orders: Refill, config: ModelConfig, dtype: jnp.dtype) -> Slots:
     """Prefill prompts and let slots start from them.
 
-    Row r of `tokens_RT` holds all but the last token of a prompt, `lengths_R[r]` of them; the last one is the
-    first that `decode` reads, so that every new token comes out of the one decode program.
+    The last token of a prompt is the first that `decode` reads, so that every new token comes out of the one
+    decode program.
     """
-    R, T = tokens_RT.shape
+    R, T = orders.tokens_RT.shape
     positions_RT = jnp.broadcast_to(jnp.arange(T)[None], (R, T))
-    segments_RT = (positions_RT < lengths_R[:, None]).astype(jnp.int32)
-    _, kept = prefill_rows(params, config, Rows.to_read(tokens_RT, positions_RT, segments_RT), dtype)
+    segments_RT = (positions_RT < orders.lengths_R[:, None]).astype(jnp.int32)
+    rows = Rows.to_read(orders.tokens_RT, positions_RT, segments_RT)
+    _, kept = prefill_rows(params, config, rows, dtype)
     starts_B = orders.prompt_B >= 0
     row_B = jnp.maximum(orders.prompt_B, 0)
     cache = tuple(
@@ -138,7 +135,7 @@ def refill(
     )
     fresh = Progress(
         token_B=orders.token_B,
-        position_B=lengths_R[row_B],
+        position_B=orders.lengths_R[row_B],
         active_B=starts_B,
         count_B=jnp.zeros_like(orders.token_B),
         limit_B=orders.limit_B,

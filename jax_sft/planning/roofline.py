@@ -4,7 +4,7 @@ Compute, HBM, links and host work at once at best, one after the other at worst:
 longest of their times (the bound) and, where nothing overlaps, their sum. Real steps lie between if their
 kernels reach the chip's rates.
 
-MFU bound = model FLOPs (models/flops.py) / (bound x chips x peak).
+MFU bound = model FLOPs (models/size.py) / (bound x chips x peak).
 """
 
 from collections.abc import Mapping

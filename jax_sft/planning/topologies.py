@@ -1,11 +1,5 @@
-"""The TPUs that a plan knows: what a chip can do, and how libtpu's compiler wants a slice of them described.
+"""Slices of TPUs that a plan knows, and how libtpu's compiler wants them described.
 
-Chip figures are those of Google's pages on system architecture (cloud.google.com/tpu/docs, pages v4, v5e,
-v5p, v6e and tpu7x): bf16 peak, HBM bandwidth, bidirectional interconnect (ICI) bandwidth and data centre
-network (DCN) bandwidth per chip; the pages v4 and v5e were not at hand, their figures are the usual ones, as
-are those of the host's PCIe (jax-ml.github.io/scaling-book).
-What a program may use of the HBM is the compiler's own limit, read off its message when memory runs out
-(libtpu 0.0.50.1).
 Slice shapes, wrap-around links and `megacore` follow MaxText's accelerator_to_spec_map.py: without `wrap` a
 4x4x4 slice is compiled as if its rings were open.
 """
@@ -15,47 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from jax_sft.chips import CHIPS, Chip
 from jax_sft.errors import UsageError
 
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Chip:
-    """One kind of TPU. Bandwidths are bytes a second, per chip."""
-
-    name: str
-    peak_flops: float
-    """bf16 operations a second."""
-    hbm_bytes: int
-    """What the compiler lets a program use, all devices of the chip together."""
-    hbm_bandwidth: float
-    ici_bandwidth: float
-    """Both directions of all links together."""
-    dcn_bandwidth: float
-    host_bandwidth: float
-    """One way between the chip and its host's memory."""
-    dimensions: int
-    """Of the torus."""
-    devices: int = 1
-    """JAX devices a chip appears as."""
-    cores_in_name: int = 1
-    """Google counts these, not chips, in the name of a slice."""
-    slice_prefix: str = ""
-    """Of that name, where it is not the chip's."""
-    topology_prefix: str = ""
-    """libtpu's name, where it is not the chip's."""
-    config: str = "default"
-
-
-_V4 = Chip("v4", 275e12, int(31.75 * GIB), 1228e9, 600e9, 3.125e9, 16e9, 3, 1, 2, config="megacore_dense")
-_V5E = Chip("v5e", 197e12, int(15.75 * GIB), 819e9, 400e9, 3.125e9, 16e9, 2, slice_prefix="v5litepod")
-_V5P = Chip(
-    "v5p", 459e12, int(95.73 * GIB), 2765e9, 1200e9, 6.25e9, 16e9, 3, 1, 2, "", "v5", config="megacore"
-)
-_V6E = Chip("v6e", 918e12, int(31.24 * GIB), 1638e9, 800e9, 12.5e9, 32e9, 2)
-_TPU7X = Chip("tpu7x", 2307e12, int(2 * 94.74 * GIB), 7380e9, 1200e9, 12.5e9, 32e9, 3, 2, 2)
-CHIPS = {chip.name: chip for chip in (_V4, _V5E, _V5P, _V6E, _TPU7X)}
 _SHAPES_2D = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _SHAPES_3D = (
     (2, 2, 1),

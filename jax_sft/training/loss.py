@@ -13,7 +13,7 @@ stays split over `tensor`.
 """
 
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,42 +32,63 @@ def chunk_length(rows: int, length: int, chunk_tokens: int = CHUNK_TOKENS) -> in
     return min(length, max(1, chunk_tokens // rows))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+class Options(NamedTuple):
+    """What the loss depends on besides its arrays; constants of the compiled program."""
+
+    chunk_tokens: int = CHUNK_TOKENS
+    """A device holds the logits of about so many tokens at once."""
+    tile_elements: int = TILE_ELEMENTS
+    by_probability: bool = False
+    """Each target's weight is multiplied by its probability, through which no gradient flows (DFT, arXiv
+    2508.05629)."""
+
+
+DEFAULTS = Options()
+
+
+class _Share(NamedTuple):
+    """How a device works on its share of the tokens."""
+
+    options: Options
+    gradients: bool
+    """Whether they are made, and not the loss alone."""
+    sharded: bool
+    vocab_axis: str | None
+    """The mesh axis that splits the vocabulary, if one does."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def weighted_nll(
     hidden_RTD: jax.Array,
     kernel_DV: jax.Array,
     targets_RT: jax.Array,
     weights_RT: jax.Array,
-    chunk_tokens: int = CHUNK_TOKENS,
-    tile_elements: int = TILE_ELEMENTS,
-    by_probability: bool = False,
+    options: Options = DEFAULTS,
 ) -> jax.Array:
     """Sum of `weights * -log softmax(hidden @ kernel)[targets]`, a float32 scalar.
 
-    With `by_probability` each target's weight is multiplied by its probability, through which no gradient
-    flows (DFT, arXiv 2508.05629).
-
-    Differentiable in `hidden_RTD` and `kernel_DV`. A device holds the logits of about `chunk_tokens` tokens
-    and of one tile of the vocabulary at once.
+    Differentiable in `hidden_RTD` and `kernel_DV`. A device holds the logits of one chunk of tokens and of
+    one tile of the vocabulary at once.
     """
-    problem = (hidden_RTD, kernel_DV, targets_RT, weights_RT, chunk_tokens, tile_elements, by_probability)
-    loss, *_ = _run(*problem, gradients=False)
+    loss, *_ = _run(hidden_RTD, kernel_DV, targets_RT, weights_RT, options, gradients=False)
     return loss
 
 
-def _forward(*problem: Any) -> tuple[jax.Array, list[jax.Array]]:
-    loss, *gradients = partial(_run, gradients=True)(*problem)
+def _forward(
+    hidden_RTD: jax.Array,
+    kernel_DV: jax.Array,
+    targets_RT: jax.Array,
+    weights_RT: jax.Array,
+    options: Options,
+) -> tuple[jax.Array, list[jax.Array]]:
+    loss, *gradients = _run(hidden_RTD, kernel_DV, targets_RT, weights_RT, options, gradients=True)
     return loss, gradients
 
 
 def _backward(
-    chunk_tokens: int,
-    tile_elements: int,
-    by_probability: bool,
-    residuals: list[jax.Array],
-    cotangent: jax.Array,
+    options: Options, residuals: list[jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
-    del chunk_tokens, tile_elements, by_probability
+    del options
     d_hidden_RTD, d_kernel_DV = (
         (gradient.astype(jnp.float32) * cotangent).astype(gradient.dtype) for gradient in residuals
     )
@@ -82,26 +103,17 @@ def _run(
     kernel_DV: jax.Array,
     targets_RT: jax.Array,
     weights_RT: jax.Array,
-    chunk_tokens: int,
-    tile_elements: int,
-    by_probability: bool,
+    options: Options,
     gradients: bool,
 ) -> tuple[jax.Array, ...]:
     """(loss, d hidden, d kernel), or the loss alone."""
     mesh = jax.sharding.get_abstract_mesh()
-    run = partial(
-        _run_shard,
-        chunk_tokens=chunk_tokens,
-        tile_elements=tile_elements,
-        by_probability=by_probability,
-        gradients=gradients,
-        sharded=not mesh.empty,
-        vocab_axis=None if mesh.empty or kernel_DV.shape[1] % mesh.shape["tensor"] else "tensor",
-    )
+    vocab_axis = None if mesh.empty or kernel_DV.shape[1] % mesh.shape["tensor"] else "tensor"
+    run = partial(_run_shard, share=_Share(options, gradients, not mesh.empty, vocab_axis))
     if mesh.empty:
         return run(hidden_RTD, kernel_DV, targets_RT, weights_RT)
     tokens, hidden = P(BATCH_AXES, "sequence"), P(BATCH_AXES, "sequence", None)
-    kernel = P(WEIGHT_AXES, run.keywords["vocab_axis"])
+    kernel = P(WEIGHT_AXES, vocab_axis)
     return jax.shard_map(
         run,
         in_specs=(hidden, kernel, tokens, tokens),
@@ -111,25 +123,34 @@ def _run(
 
 
 def _run_shard(
-    hidden_RTD: jax.Array,
-    kernel_DV: jax.Array,
-    targets_RT: jax.Array,
-    weights_RT: jax.Array,
-    chunk_tokens: int,
-    tile_elements: int,
-    by_probability: bool,
-    gradients: bool,
-    sharded: bool,
-    vocab_axis: str | None,
+    hidden_RTD: jax.Array, kernel_DV: jax.Array, targets_RT: jax.Array, weights_RT: jax.Array, share: _Share
 ) -> tuple[jax.Array, ...]:
-    R, T, _ = hidden_RTD.shape
-    C = chunk_length(R, T, chunk_tokens)
     gathered_DV = kernel_DV.astype(hidden_RTD.dtype)
-    if sharded:
+    if share.sharded:
         gathered_DV = jax.lax.all_gather(gathered_DV, WEIGHT_AXES, axis=0, tiled=True)
-    if vocab_axis:
-        targets_RT = targets_RT - jax.lax.axis_index(vocab_axis) * gathered_DV.shape[1]
-    # Weighted positions first, in order; places beyond the row read its last token and carry no weight.
+    if share.vocab_axis:
+        targets_RT = targets_RT - jax.lax.axis_index(share.vocab_axis) * gathered_DV.shape[1]
+    problem, order_RN = _weighted_first(hidden_RTD, gathered_DV, targets_RT, weights_RT, share)
+    reduce = _reduce_scatter if share.sharded else (lambda d_kernel: d_kernel)
+    solve = one_pass if problem.tiles == 1 else two_passes
+    loss, d_hidden_RND, d_kernel_DV = solve(problem, share.gradients, reduce)
+    if share.sharded:
+        loss = jax.lax.psum(loss, (*BATCH_AXES, "sequence"))
+    if not share.gradients:
+        return (loss,)
+    if share.vocab_axis:
+        d_hidden_RND = jax.lax.psum(d_hidden_RND, share.vocab_axis)
+    d_hidden_RTD = _put(jnp.zeros_like(hidden_RTD), order_RN, d_hidden_RND.astype(hidden_RTD.dtype))
+    return loss, d_hidden_RTD, d_kernel_DV.astype(kernel_DV.dtype)
+
+
+def _weighted_first(
+    hidden_RTD: jax.Array, kernel_DV: jax.Array, targets_RT: jax.Array, weights_RT: jax.Array, share: _Share
+) -> tuple[Problem, jax.Array]:
+    """The device's problem, weighted positions first, and which position of its row each place holds."""
+    R, T, _ = hidden_RTD.shape
+    C = chunk_length(R, T, share.options.chunk_tokens)
+    # In order; places beyond the row read its last token and carry no weight.
     order_RN = jnp.argsort(weights_RT == 0, axis=1, stable=True)
     order_RN = jnp.pad(order_RN, ((0, 0), (0, -T % C)), constant_values=T)
     problem = Problem(
@@ -138,22 +159,12 @@ def _run_shard(
         jnp.take_along_axis(weights_RT, order_RN, axis=1, mode="fill", fill_value=0),
         (jnp.count_nonzero(weights_RT, axis=1).max() + C - 1) // C,
         C,
-        gathered_DV,
-        _tiles(gathered_DV, tile_elements),
-        vocab_axis,
-        by_probability,
+        kernel_DV,
+        _tiles(kernel_DV, share.options.tile_elements),
+        share.vocab_axis,
+        share.options.by_probability,
     )
-    reduce = _reduce_scatter if sharded else (lambda d_kernel: d_kernel)
-    solve = one_pass if problem.tiles == 1 else two_passes
-    loss, d_hidden_RND, d_kernel_DV = solve(problem, gradients, reduce)
-    if sharded:
-        loss = jax.lax.psum(loss, (*BATCH_AXES, "sequence"))
-    if not gradients:
-        return (loss,)
-    if vocab_axis:
-        d_hidden_RND = jax.lax.psum(d_hidden_RND, vocab_axis)
-    d_hidden_RTD = _put(jnp.zeros_like(hidden_RTD), order_RN, d_hidden_RND.astype(hidden_RTD.dtype))
-    return loss, d_hidden_RTD, d_kernel_DV.astype(kernel_DV.dtype)
+    return problem, order_RN
 
 
 def _tiles(kernel_DV: jax.Array, tile_elements: int) -> int:

@@ -15,6 +15,7 @@ from etils import epath
 from rich.console import Console
 from tensorboardX import SummaryWriter
 
+from jax_sft.chips import device_peak
 from jax_sft.config import Run
 from jax_sft.data.batches import Batch
 from jax_sft.errors import JaxSftError, UsageError
@@ -238,20 +239,10 @@ class TrainProgress:
             self._console.print(f"{self._name}: step {step}/{self._total}  loss {loss}  {rate} tokens/s")
 
 
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU7x": 2307e12 / 2,
-}
-"""bf16 operations a second of one device, by what JAX calls it; one of TPU7x is half a chip."""
-
-
 class Throughput:
     """Numbers for a step's line of metrics.
 
-    - `tflops_per_second`: model FLOPs (models/flops.py) per second and device.
+    - `tflops_per_second`: model FLOPs (models/size.py) per second and device.
     - `mfu`: that over the device's peak; only where the peak is known.
     - `productive_seconds`: the step's seconds; 0 for the first step of a process and of a row length, whose
       time is mostly that of compiling.
@@ -263,7 +254,7 @@ class Throughput:
     def __init__(self, run: Run, folder: epath.Path, spent: float) -> None:
         """`spent` are the productive seconds of the steps before those that this process makes."""
         self._run, self._spent = run, spent
-        self._devices, self._peak = jax.device_count(), PEAK_FLOPS.get(jax.devices()[0].device_kind)
+        self._devices, self._peak = jax.device_count(), device_peak(jax.devices()[0].device_kind)
         self._started = first_started(folder)
         self._lengths: set[int] = set()
 

@@ -16,7 +16,7 @@ from jax_sft.models.decoder import boxed_params, forward_rows, head_kernel
 from jax_sft.models.lora import fold, merge, split, without_adapters
 from jax_sft.packed import Rows
 from jax_sft.sharding import place_abstract, replicated, shardings_of
-from jax_sft.training.loss import weighted_nll
+from jax_sft.training.loss import Options, weighted_nll
 from jax_sft.training.optimizer import learning_rate, make_optimizer, update
 from jax_sft.training.placement import DeviceBatch, batch_shardings
 
@@ -98,13 +98,9 @@ def loss_and_gradients(params: Params, run: Run, batch: DeviceBatch) -> tuple[ja
         )
         dtype = jnp.dtype(run.compute_dtype)
         hidden_RTD = forward_rows(params, run.model, rows, dtype, run.remat, run.lora)
-        return weighted_nll(
-            hidden_RTD,
-            head_kernel(params, run.model),
-            rows.targets,
-            rows.weights,
-            by_probability=run.loss == "dft",
-        )
+        options = Options(by_probability=run.loss == "dft")
+        kernel_DV = head_kernel(params, run.model)
+        return weighted_nll(hidden_RTD, kernel_DV, rows.targets, rows.weights, options)
 
     sums = jax.tree.map(lambda p: jax.new_ref(jnp.zeros_like(p)), learnt)
 

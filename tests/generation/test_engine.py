@@ -12,6 +12,7 @@ from jax_sft.config import EvaluationConfig, ParallelismConfig, Sampling
 from jax_sft.errors import UsageError
 from jax_sft.generation.backend import Request
 from jax_sft.generation.engine import Engine
+from jax_sft.generation.schedule import bucket
 from jax_sft.generation.slots import Slots
 from jax_sft.models.attention import Cached
 from jax_sft.models.decoder import forward_token
@@ -140,7 +141,7 @@ def test_samples_of_an_item_share_its_prefill(monkeypatch: pytest.MonkeyPatch) -
     refill = shared._refill
 
     def counted(*args: Any) -> Any:
-        calls.append(args[2].shape)
+        calls.append(args[2].tokens_RT.shape)
         return refill(*args)
 
     monkeypatch.setattr(shared, "_refill", counted)
@@ -257,4 +258,4 @@ def test_cache_append_and_insert() -> None:
 def test_lengths_cover_both_buckets_and_their_edges() -> None:
     """A prompt of n tokens prefills n - 1; buckets are 32 and 64."""
     assert {1, 32, 33, 34, 63} <= set(LENGTHS)
-    assert [engine()._bucket(tuple(range(length))) for length in (1, 33, 34, 64)] == [32, 32, 64, 64]
+    assert [bucket(range(length), CONTEXT) for length in (1, 33, 34, 64)] == [32, 32, 64, 64]

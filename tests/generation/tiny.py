@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_sft.config import EvaluationConfig, ModelConfig, ParallelismConfig, Sampling
-from jax_sft.generation.backend import Completion, Request
+from jax_sft.generation.backend import Backend, Completion, Request
 from jax_sft.generation.engine import Engine
 from jax_sft.models.decoder import Params, forward_rows, init_params, logits
 from jax_sft.packed import Rows
@@ -62,7 +62,7 @@ def engine(
     return Engine(MODEL, evaluation, stops, mesh)
 
 
-def placed(engine: Engine, seed: int = 0) -> Params:
+def placed(engine: Backend, seed: int = 0) -> Params:
     """The tiny weights where the engine wants them."""
     wanted = engine.abstract_params()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jax_sft.chips import CHIPS
 from jax_sft.config import DataConfig, ModelConfig, Run, SnapshotConfig
 from jax_sft.errors import UsageError
 from jax_sft.models.families import PRESETS
@@ -15,9 +16,8 @@ from jax_sft.planning.roofline import (
     received_bytes,
     roofline,
 )
-from jax_sft.planning.topologies import CHIPS, parse_topology
+from jax_sft.planning.topologies import parse_topology
 from jax_sft.planning.workload import Workload, workload
-from jax_sft.training.metrics import PEAK_FLOPS
 
 V5P = parse_topology("v5p:64")
 
@@ -79,11 +79,6 @@ def test_model_flops_are_those_of_the_formula() -> None:
     assert model_flops(model, tokens=100, targets=10, pairs=1000) == flops
     less = 2 * (size.body * 100 + size.head * 10)
     assert model_flops(model, tokens=100, targets=10, pairs=1000, frozen=True) == flops - less
-
-
-def test_peaks_are_those_of_the_chips() -> None:
-    peaks = {chip.peak_flops / chip.devices for chip in CHIPS.values()}
-    assert set(PEAK_FLOPS.values()) == peaks
 
 
 def test_kernels_make_the_products_of_attention() -> None:

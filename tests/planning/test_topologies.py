@@ -10,9 +10,10 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jax_sft.chips import CHIPS, GIB
 from jax_sft.config import ParallelismConfig
 from jax_sft.errors import UsageError
-from jax_sft.planning.topologies import CHIPS, GIB, SHAPES, parse_topology
+from jax_sft.planning.topologies import SHAPES, parse_topology
 from jax_sft.sharding import make_generation_mesh, make_mesh
 from tests.planning.compiler import compile_lowered
 

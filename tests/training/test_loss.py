@@ -7,13 +7,14 @@ import pytest
 
 from jax_sft.config import ParallelismConfig
 from jax_sft.sharding import make_mesh
-from jax_sft.training.loss import TILE_ELEMENTS, weighted_nll
+from jax_sft.training.loss import TILE_ELEMENTS, Options, weighted_nll
 
 pytestmark = pytest.mark.short
 
 R, T, D, V = 3, 20, 16, 60
 CHUNKS = (1, 3 * 6, 3 * 7, 10_000)
 """Tokens at once: one; 6 a row; 7, which does not divide a row; more than there are."""
+OPTIONS = Options(chunk_tokens=18)
 
 
 def naive(
@@ -49,7 +50,7 @@ def problem(kind: str) -> tuple[jax.Array, ...]:
     )
 
 
-value_and_gradients = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)), static_argnums=(4, 5, 6))
+value_and_gradients = jax.jit(jax.value_and_grad(weighted_nll, argnums=(0, 1)), static_argnums=4)
 naive_value_and_gradients = jax.jit(jax.value_and_grad(naive, argnums=(0, 1)), static_argnums=4)
 
 
@@ -61,7 +62,7 @@ def test_equals_the_plain_loss_and_its_gradients(
     by_probability: bool, kind: str, chunk_tokens: int, tile_elements: int
 ) -> None:
     arrays = problem(kind)
-    loss, gradients = value_and_gradients(*arrays, chunk_tokens, tile_elements, by_probability)
+    loss, gradients = value_and_gradients(*arrays, Options(chunk_tokens, tile_elements, by_probability))
     want, want_gradients = naive_value_and_gradients(*arrays, by_probability)
     np.testing.assert_allclose(loss, want, rtol=1e-5, atol=1e-6)
     for got, wanted in zip(gradients, want_gradients, strict=True):
@@ -84,7 +85,7 @@ def test_equals_the_plain_loss_on_a_mesh(
     want, want_gradients = naive_value_and_gradients(*arrays, by_probability)
     mesh = make_mesh(ParallelismConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     with jax.set_mesh(mesh):
-        loss, gradients = value_and_gradients(*arrays, 8, tile_elements, by_probability)
+        loss, gradients = value_and_gradients(*arrays, Options(8, tile_elements, by_probability))
     np.testing.assert_allclose(loss, want, rtol=1e-5)
     for got, wanted in zip(gradients, want_gradients, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
@@ -93,20 +94,20 @@ def test_equals_the_plain_loss_on_a_mesh(
 def test_loss_alone_equals_loss_with_gradients() -> None:
     arrays = problem("sparse")
     assert np.array_equal(
-        jax.jit(weighted_nll, static_argnums=4)(*arrays, 18), value_and_gradients(*arrays, 18)[0]
+        jax.jit(weighted_nll, static_argnums=4)(*arrays, OPTIONS), value_and_gradients(*arrays, OPTIONS)[0]
     )
 
 
 def test_gradient_is_scaled_by_what_the_loss_is_used_for() -> None:
     arrays = problem("sparse")
-    doubled = jax.grad(lambda hidden: 2.5 * weighted_nll(hidden, *arrays[1:], 18))(arrays[0])
-    np.testing.assert_allclose(doubled, 2.5 * value_and_gradients(*arrays, 18)[1][0], rtol=1e-6)
+    doubled = jax.grad(lambda hidden: 2.5 * weighted_nll(hidden, *arrays[1:], OPTIONS))(arrays[0])
+    np.testing.assert_allclose(doubled, 2.5 * value_and_gradients(*arrays, OPTIONS)[1][0], rtol=1e-6)
 
 
 def test_bfloat16_products_with_float32_sums() -> None:
     hidden, kernel, targets, weights = problem("dense")
     loss, (d_hidden, d_kernel) = value_and_gradients(
-        hidden.astype(jnp.bfloat16), kernel, targets, weights, 18
+        hidden.astype(jnp.bfloat16), kernel, targets, weights, OPTIONS
     )
     rounded = hidden.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16).astype(jnp.float32), targets, weights
     want, (want_hidden, want_kernel) = naive_value_and_gradients(*rounded)
@@ -121,8 +122,8 @@ def test_hidden_states_without_weight_have_no_say() -> None:
     """Bitwise: not in the loss, not in any gradient, and their own gradient is zero."""
     hidden, kernel, targets, weights = problem("sparse")
     unweighted = (weights == 0)[:, :, None]
-    loss, (d_hidden, d_kernel) = value_and_gradients(hidden, kernel, targets, weights, 18)
-    other = value_and_gradients(jnp.where(unweighted, -3 * hidden, hidden), kernel, targets, weights, 18)
+    loss, (d_hidden, d_kernel) = value_and_gradients(hidden, kernel, targets, weights, OPTIONS)
+    other = value_and_gradients(jnp.where(unweighted, -3 * hidden, hidden), kernel, targets, weights, OPTIONS)
     assert np.array_equal(loss, other[0])
     assert np.array_equal(d_hidden, other[1][0])
     assert np.array_equal(d_kernel, other[1][1])

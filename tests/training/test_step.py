@@ -16,7 +16,7 @@ from jax_sft.config import ParallelismConfig, Study, replace
 from jax_sft.data.batches import Batches, iterate
 from jax_sft.models.decoder import Params
 from jax_sft.sharding import WEIGHT_AXES, make_mesh, shardings_of
-from jax_sft.training.loss import CHUNK_TOKENS, weighted_nll
+from jax_sft.training.loss import CHUNK_TOKENS, Options, weighted_nll
 from jax_sft.training.placement import DeviceBatch, abstract_batch, held_rows, place_batch
 from jax_sft.training.start import start_state
 from jax_sft.training.step import (
@@ -242,5 +242,6 @@ def test_logits_never_exist_whole() -> None:
 
     # The same check does see the logits of a loss in one chunk.
     arrays = (jnp.ones((R, T, 32)), jnp.ones((32, vocab)), jnp.ones((R, T), jnp.int32), jnp.ones((R, T)))
-    whole = jax.jit(jax.grad(weighted_nll), static_argnums=4).lower(*arrays, R * T).compile().as_text()
+    gradient = jax.jit(jax.grad(weighted_nll), static_argnums=4)
+    whole = gradient.lower(*arrays, Options(chunk_tokens=R * T)).compile().as_text()
     assert max(vocabulary_arrays(whole, vocab)) == R * T * vocab
