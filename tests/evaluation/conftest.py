@@ -28,9 +28,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
     wanted = Engine(MODEL, EVALUATION, (), make_mesh(ParallelismConfig())).abstract_params()
     for seed, run in enumerate((FIRST, SECOND)):
-        template, batches = prepare(study(root), run)
-        steps = snapshot_steps(run.snapshots.schedule, batches.total_steps, batches.steps_per_epoch)
-        with snapshot_store(write_record(study(root), run, batches, template, steps)) as store:
+        data = prepare(study(root), run)
+        steps = snapshot_steps(run.snapshots.schedule, data.batches.total_steps, data.batches.steps_per_epoch)
+        with snapshot_store(write_record(study(root), run, data, steps)) as store:
             for step in steps:
                 store.save(step, random_params(wanted, 10 * seed + step))
     return root

@@ -45,9 +45,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_snapshots(study: Study, run: Run, wanted: object, seed: int) -> None:
-    template, batches = prepare(study, run)
-    steps = snapshot_steps(run.snapshots.schedule, batches.total_steps, batches.steps_per_epoch)
-    with snapshot_store(write_record(study, run, batches, template, steps)) as store:
+    data = prepare(study, run)
+    steps = snapshot_steps(run.snapshots.schedule, data.batches.total_steps, data.batches.steps_per_epoch)
+    with snapshot_store(write_record(study, run, data, steps)) as store:
         for step in steps:
             store.save(step, random_params(wanted, 10 * seed + step))  # type: ignore[arg-type]
 
