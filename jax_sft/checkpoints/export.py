@@ -1,8 +1,5 @@
 """Snapshots as Hugging Face folders: one when asked for, or named ones while training goes on."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -15,6 +12,7 @@ from rich.console import Console
 from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import ParallelismConfig, Run, Study
 from jax_sft.errors import JaxSftError
+from jax_sft.machine import Apart
 from jax_sft.models.decoder import abstract_params
 from jax_sft.models.weights.write import is_exported, write_huggingface
 from jax_sft.sharding import make_mesh
@@ -36,8 +34,6 @@ def export_snapshot(study: Study, run: Run, step: int, target: epath.PathLike) -
     write_huggingface(target, run.model, params, tokenizer, load_template(run.tokens, tokenizer))
 
 
-_NOT_PASSED = ("XLA_FLAGS", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""What makes a process part of this job."""
 _LONGEST = 7 * 24 * 3600
 """Seconds that the other processes wait for process 0 to export; JAX ends a job whose processes do not end
 within minutes of one another."""
@@ -54,22 +50,22 @@ class Exports(AbstractContextManager["Exports"]):
         self._folder, self._console, self._any = folder, console, bool(steps)
         chosen = steps if jax.process_index() == 0 else ()
         self._waiting = sorted(step for step in chosen if not is_exported(self._target(step)))
-        self._running: tuple[int, subprocess.Popen[str]] | None = None
+        self._running: tuple[int, Apart] | None = None
         self._failed: list[str] = []
 
     def __exit__(self, *_: object) -> None:
         if self._running:
-            self._running[1].terminate()
-            self._running[1].communicate()
+            self._running[1].stop()
 
     def next(self, before: int) -> None:
         """Start the next export, unless one is under way; snapshots of steps below `before` are committed."""
-        if self._running and self._running[1].poll() is None:
+        if self._running and self._running[1].running:
             return
         self._collect()
         if self._waiting and self._waiting[0] < before:
             step = self._waiting.pop(0)
-            self._running = step, _export(self._folder, step, self._target(step))
+            words = ["export", str(self._folder), str(step), str(self._target(step))]
+            self._running = step, Apart("jax_sft", words, {"JAX_PLATFORMS": "cpu"})
 
     def finish(self, last: int) -> None:
         """Make all that are left, up to step `last`; JaxSftError naming each that failed.
@@ -92,26 +88,12 @@ class Exports(AbstractContextManager["Exports"]):
         if not self._running:
             return
         (step, process), self._running = self._running, None
-        _, said = process.communicate()
-        target = self._target(step)
-        if process.returncode:
-            last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
-            self._failed.append(
-                f"{target}: the export failed ({last}); try `jax-sft export {self._folder} {step} {target}`"
-            )
+        ended, target = process.wait(), self._target(step)
+        if ended.code:
+            again = f"jax-sft export {self._folder} {step} {target}"
+            self._failed.append(f"{target}: the export failed ({ended.last_words}); try `{again}`")
         else:
             self._console.print(f"exported step {step}: {target}")
 
     def _target(self, step: int) -> epath.Path:
         return export_folder(self._folder, step)
-
-
-def _export(folder: epath.Path, step: int, target: epath.Path) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
-    return subprocess.Popen(
-        [sys.executable, "-m", "jax_sft", "export", str(folder), str(step), str(target)],
-        env=environment | {"JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
-from rich.console import Console
 from rich.table import Table
 
 from jax_sft.checkpoints.presence import Presence
@@ -30,6 +29,7 @@ from jax_sft.study.records import (
     short_hash,
 )
 from jax_sft.tasks.task import get_task, group_of, scorer_of
+from jax_sft.terminal import results
 
 Unit = tuple[str, int, str]  # run, step, benchmark
 TABLE_WIDTH = 120
@@ -84,7 +84,7 @@ def score_units(
                 scored.append(score_unit(study, presences[run].of(step, name), workers))
             except JaxSftError as error:
                 problems.append(str(error))
-    console = Console()
+    console = results()
     if not console.is_terminal:  # a file has no width to keep to
         console.width = TABLE_WIDTH
     if scored:

@@ -31,7 +31,7 @@ from jax_sft.study.folder import (
 from jax_sft.study.provenance import Present
 from jax_sft.study.records import CompletionLine, RunRecord, short_hash
 from jax_sft.tasks.task import get_task
-from jax_sft.terminal import progress_of_completions
+from jax_sft.terminal import messages, progress_of_completions
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
@@ -91,7 +91,7 @@ class Sweep:
     ) -> None:
         """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit."""
         self.study = study
-        self.console = console or Console(stderr=True, soft_wrap=True)
+        self.console = console or messages()
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
         self._make_backend = make_backend
         self.mesh = make_generation_mesh(study.evaluation.tensor)
@@ -146,7 +146,7 @@ class Sweep:
         snapshots.examine(work.complete)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, style="yellow", markup=False, highlight=False)
+        self.console.print(text, style="yellow")
 
     def _give_up(self, problem: str) -> None:
         self.problems.append(problem)

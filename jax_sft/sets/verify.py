@@ -26,6 +26,7 @@ from jax_sft.responses import mathematics
 from jax_sft.responses.thinking import matched, visible
 from jax_sft.responses.workers import Limits, Workers
 from jax_sft.sets.overlap import index_items, overlap, read_items
+from jax_sft.terminal import messages
 
 _BESIDE = (".report.json", ".removed.jsonl", ".partial.jsonl")
 
@@ -183,7 +184,7 @@ def _judge_all(
     with ExitStack() as stack:
         local = not in_bucket(partial)
         lines = stack.enter_context(open(partial, "a", buffering=1)) if local else None
-        progress = stack.enter_context(Progress(console=console or Console(quiet=True)))
+        progress = stack.enter_context(Progress(console=console or messages(quiet=True)))
         bar = progress.add_task("verifying", total=len(candidates), completed=len(candidates) - len(todo))
         workers = stack.enter_context(Workers(Limits(options.workers, options.seconds)))
         outcomes = workers.run(judge, tasks, warm=mathematics.warm)

@@ -3,9 +3,7 @@
 import importlib
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 from functools import lru_cache
 from types import ModuleType
@@ -13,6 +11,7 @@ from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
+from jax_sft.machine import run_apart
 from jax_sft.responses.answers import last_boxed
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
@@ -89,15 +88,11 @@ class ReasoningGym(Task):
 
 def _generate(where: str, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Entries {question, answer, metadata} made in another process; UsageError with the generator's words."""
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-W", "ignore", "-m", __name__]
-    done = subprocess.run(
-        command, input=json.dumps(request), capture_output=True, text=True, env=environment, check=False
-    )
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise UsageError(f"{where}: {reason[0]}")
-    entries = json.loads(done.stdout.splitlines()[-1])
+    environment = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
+    ended = run_apart(__name__, (), environment, given=json.dumps(request))
+    if ended.code:
+        raise UsageError(f"{where}: {ended.last_words}")
+    entries = json.loads(ended.output.splitlines()[-1])
     assert isinstance(entries, list)
     return entries
 
