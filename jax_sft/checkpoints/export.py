@@ -13,7 +13,7 @@ from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import ParallelismConfig, Run, Study
 from jax_sft.errors import JaxSftError
 from jax_sft.machine import Apart
-from jax_sft.models.decoder import abstract_params
+from jax_sft.models.params import abstract_params
 from jax_sft.models.weights.write import is_exported, write_huggingface
 from jax_sft.sharding import make_mesh
 from jax_sft.study.folder import export_folder, run_folder

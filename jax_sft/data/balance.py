@@ -31,9 +31,9 @@ def balance(
 ) -> np.ndarray:
     """Another packing of one batch into no more micro-batches, with similar work side by side; int32 [B].
 
-    Pairs of packed rows exchange
-    rows until their costs are close, first over the whole batch, then, once packed rows are ordered by cost
-    (costliest first) and cut into micro-batches, inside each micro-batch: devices wait for each other there.
+    Pairs of packed rows exchange rows until their costs are close, first over the whole batch, then, once
+    packed rows are ordered by cost (costliest first) and cut into micro-batches, inside each micro-batch:
+    devices wait for each other there.
     Last, the packed rows of a micro-batch are dealt so that every half, quarter, eighth … of its places,
     which is what a device holds, sums to nearly the same cost. Packed row p sits in micro-batch
     p // rows_per_micro_batch at place p % rows_per_micro_batch.

@@ -30,7 +30,7 @@ from jax_sft.generation.slots import (
     slot_shardings,
 )
 from jax_sft.models import Params
-from jax_sft.models.decoder import abstract_params
+from jax_sft.models.params import abstract_params
 from jax_sft.sharding import GENERATION_RULES, batch_sharding, replicated, shardings_of
 
 
@@ -89,11 +89,11 @@ class Engine:
 
     def abstract_slots(self) -> Slots:
         """Shapes, types and shardings of what the device holds of all slots."""
-        made = jax.eval_shape(self._make_slots)
+        slots = jax.eval_shape(self._make_slots)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            made,
-            slot_shardings(made, self.mesh),
+            slots,
+            slot_shardings(slots, self.mesh),
         )
 
     def _make_slots(self) -> Slots:

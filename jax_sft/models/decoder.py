@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import Mesh
 
 from jax_sft.config import LoraConfig, ModelConfig, Remat
 from jax_sft.models import Params
@@ -25,7 +24,7 @@ from jax_sft.models.lora import adapted, has_adapter
 from jax_sft.models.remat import rematerialised
 from jax_sft.models.rope import Rope, rope_tables, rotate
 from jax_sft.packed import Rows
-from jax_sft.sharding import RULES, Rules, alone, constrain, place_abstract, platform
+from jax_sft.sharding import alone, constrain, platform
 
 FULL = LoraConfig()
 """No adapters."""
@@ -233,32 +232,6 @@ def init_params(config: ModelConfig, key: jax.Array, lora: LoraConfig = FULL) ->
     """Random parameters, still carrying their logical axis names (unbox with `flax.linen.unbox`)."""
     ids = jnp.zeros((1, 8), jnp.int32)
     return Decoder(config, lora=lora).init(key, Rows.to_read(ids, ids, ids), Segments(ids))["params"]
-
-
-def init_plain(config: ModelConfig, key: jax.Array, dtype: Any, lora: LoraConfig = FULL) -> Params:
-    """The same without their axes, in the type of a run's parameters."""
-    return nn.unbox(_in_dtype(init_params(config, key, lora), dtype))
-
-
-def boxed_params(config: ModelConfig, dtype: Any, lora: LoraConfig = FULL) -> Params:
-    """Shapes and types of the parameters, carrying their logical axis names."""
-    return jax.eval_shape(lambda: _in_dtype(init_params(config, jax.random.key(0), lora), dtype))
-
-
-def abstract_params(
-    config: ModelConfig,
-    dtype: Any = jnp.float32,
-    mesh: Mesh | None = None,
-    rules: Rules = RULES,
-    lora: LoraConfig = FULL,
-) -> Params:
-    """Shapes and types of the parameters, and on a mesh their shardings by `rules`."""
-    boxed = boxed_params(config, dtype, lora)
-    return nn.unbox(boxed) if mesh is None else place_abstract(boxed, mesh, rules)
-
-
-def _in_dtype(params: Params, dtype: Any) -> Params:
-    return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
 def head_kernel(params: Params, config: ModelConfig) -> jax.Array:

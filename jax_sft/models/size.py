@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import jax
 
 from jax_sft.config import ModelConfig
-from jax_sft.models.decoder import abstract_params
+from jax_sft.models.params import abstract_params
 
 
 @dataclass(frozen=True)

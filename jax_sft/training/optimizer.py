@@ -98,8 +98,8 @@ def _streamed(part: Part) -> Part:
         ) -> tuple[Params, tuple[Params, Params], jax.Array]:
             held = _with_moments(opt_state, *jax.device_put((mu, nu), jax.memory.Space.Device))
             params, after = part(params, gradients, held)
-            made = _adam(after)
-            return params, jax.device_put((made.mu, made.nu), jax.memory.Space.Host), made.count
+            moved = _adam(after)
+            return params, jax.device_put((moved.mu, moved.nu), jax.memory.Space.Host), moved.count
 
         def layer(
             moments: tuple[Params, Params], at: tuple[jax.Array, Params, Params]

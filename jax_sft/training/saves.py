@@ -100,15 +100,15 @@ class Saves:
         return True
 
 
-def load_last_state(states: Store, target: TrainState, console: Console) -> TrainState | None:
-    """The last state that is what was written, typed and sharded as `target`; None when there is none.
+def load_last_state(states: Store, wanted: TrainState, console: Console) -> TrainState | None:
+    """The last state that is what was written, typed and sharded as `wanted`; None when there is none.
 
     Later ones are named and deleted.
     """
     state, damaged = None, []
     for step in reversed(states.steps()):
         try:
-            state = states.load(step, target)
+            state = states.load(step, wanted)
             break
         except DamagedSave as error:
             console.print(f"{error.save}: {error.fault}; passed over", style="yellow")

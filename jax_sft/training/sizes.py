@@ -12,8 +12,8 @@ from etils import epath
 from jax_sft.config import LoraConfig, ModelConfig, OptimizerConfig, ParamDtype, Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import in_bucket
-from jax_sft.models.decoder import abstract_params
 from jax_sft.models.lora import split
+from jax_sft.models.params import abstract_params
 from jax_sft.models.size import model_size
 from jax_sft.study.folder import export_folder, run_folder, snapshots_folder, state_folder
 from jax_sft.training.step import init_state

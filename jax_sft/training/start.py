@@ -12,8 +12,8 @@ from jax_sft.data.batches import Batches
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import list_files, write_json
 from jax_sft.models import Params
-from jax_sft.models.decoder import init_plain
 from jax_sft.models.lora import merge, split, without_adapters
+from jax_sft.models.params import init_plain
 from jax_sft.models.weights.read import load_pretrained, pretrained_config
 from jax_sft.sharding import shardings_of
 from jax_sft.study.document import differences, study_to_json

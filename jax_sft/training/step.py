@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from jax_sft.config import Run, replace
 from jax_sft.models import Params
-from jax_sft.models.decoder import boxed_params, forward_rows, head_kernel
+from jax_sft.models.decoder import forward_rows, head_kernel
 from jax_sft.models.lora import fold, merge, split, without_adapters
+from jax_sft.models.params import boxed_params
 from jax_sft.packed import Rows
 from jax_sft.sharding import place_abstract, replicated, shardings_of
 from jax_sft.training.loss import Options, weighted_nll

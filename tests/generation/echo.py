@@ -10,7 +10,7 @@ from jax_sft.config import EvaluationConfig, ModelConfig
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.schedule import check
 from jax_sft.models import Params
-from jax_sft.models.decoder import abstract_params
+from jax_sft.models.params import abstract_params
 from jax_sft.sharding import GENERATION_RULES
 
 

@@ -54,10 +54,7 @@ def write_huggingface(
         raise UsageError(f"{target}: already there; export into a new folder")
     page = family_of(config, family)
     tokenizer.check_fits(config.vocab_size, str(target))
-    stops = stop_ids(tokenizer, template)
-    tokens = {"eos_token_id": list(stops) if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.pad_id}
-    if "bos_token" in tokenizer.named_tokens:
-        tokens["bos_token_id"] = tokenizer.token_id(tokenizer.named_tokens["bos_token"])
+    tokens = _special_tokens(tokenizer, template)
     try:
         scratch.mkdir(parents=True)
         tensors = Tensors(page.table(config), config, params)
@@ -65,14 +62,7 @@ def write_huggingface(
         tokenizer.save(scratch, template.portable)
         files.write_json(scratch / "config.json", {**page.write_config(config), **tokens})
         files.write_json(scratch / "generation_config.json", {"do_sample": False, **tokens})
-        if target.exists():
-            target.rmdir()
-        if files.in_bucket(target):
-            target.mkdir(exist_ok=True)
-            for path in sorted(scratch.iterdir(), key=lambda path: path.name == _LAST):
-                path.rename(target / path.name)
-        else:
-            scratch.rename(target)
+        _move(scratch, target)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise JaxSftError(
@@ -80,6 +70,27 @@ def write_huggingface(
         ) from error
     finally:
         _clear(target)
+
+
+def _special_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> dict[str, Any]:
+    """Ids that generation wants to know."""
+    stops = stop_ids(tokenizer, template)
+    tokens = {"eos_token_id": list(stops) if len(stops) > 1 else stops[0], "pad_token_id": tokenizer.pad_id}
+    if "bos_token" in tokenizer.named_tokens:
+        tokens["bos_token_id"] = tokenizer.token_id(tokenizer.named_tokens["bos_token"])
+    return tokens
+
+
+def _move(scratch: epath.Path, target: epath.Path) -> None:
+    """Put a finished export in its place, which is free or an empty folder."""
+    if target.exists():
+        target.rmdir()
+    if files.in_bucket(target):
+        target.mkdir(exist_ok=True)
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == _LAST):
+            path.rename(target / path.name)
+    else:
+        scratch.rename(target)
 
 
 def is_exported(folder: epath.PathLike) -> bool:

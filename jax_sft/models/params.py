@@ -1,0 +1,39 @@
+"""A decoder's parameters before there are any: random, or what shapes, types and places they are to have."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jax_sft.config import LoraConfig, ModelConfig
+from jax_sft.models import Params
+from jax_sft.models.decoder import FULL, init_params
+from jax_sft.sharding import RULES, Rules, place_abstract
+
+
+def init_plain(config: ModelConfig, key: jax.Array, dtype: Any, lora: LoraConfig = FULL) -> Params:
+    """Random parameters in a type, without the names of their axes."""
+    return nn.unbox(_in_dtype(init_params(config, key, lora), dtype))
+
+
+def boxed_params(config: ModelConfig, dtype: Any, lora: LoraConfig = FULL) -> Params:
+    """Shapes and types of the parameters, carrying their logical axis names."""
+    return jax.eval_shape(lambda: _in_dtype(init_params(config, jax.random.key(0), lora), dtype))
+
+
+def abstract_params(
+    config: ModelConfig,
+    dtype: Any = jnp.float32,
+    mesh: Mesh | None = None,
+    rules: Rules = RULES,
+    lora: LoraConfig = FULL,
+) -> Params:
+    """Shapes and types of the parameters, and on a mesh their shardings by `rules`."""
+    boxed = boxed_params(config, dtype, lora)
+    return nn.unbox(boxed) if mesh is None else place_abstract(boxed, mesh, rules)
+
+
+def _in_dtype(params: Params, dtype: Any) -> Params:
+    return jax.tree.map(lambda p: p.astype(dtype), params)
