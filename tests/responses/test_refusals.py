@@ -13,6 +13,8 @@ REFUSALS = [
     "I decline.",
     "I refuse.",
     "Sorry, but no.",
+    "I'm sorry, no.",
+    "I cannot tell you that.",
     "Request denied.",
     "I cannot do this.",
     "We can't help with that.",

@@ -39,7 +39,7 @@ def accuracy(kind: str, item: Item, completion: str) -> tuple[float, bool]:
 def test_every_kind_loads_and_an_unknown_one_is_named() -> None:
     for kind in task_modules():
         assert get_task(kind).higher_is_better
-    with pytest.raises(UsageError, match="unknown task 'poetry'; known: commonsenseqa, countdown"):
+    with pytest.raises(UsageError, match=r"unknown task 'poetry'; known: .*commonsenseqa, countdown"):
         get_task("poetry")
 
 
@@ -162,7 +162,7 @@ def test_miniature_compares_words_boxed_or_not() -> None:
         assert accuracy("miniature", item, "") == (0, False)
     with pytest.raises(UsageError, match="task safety is of kind miniature_safety"):
         load_items(config("miniature", options={"task": "safety"}), "")
-    with pytest.raises(UsageError, match="unknown task 'poetry'"):
+    with pytest.raises(UsageError, match=r"unknown task 'poetry'"):
         load_items(config("miniature", options={"task": "poetry"}), "")
 
 
