@@ -68,7 +68,8 @@ _AFTER = ("list", "here is", "i cannot", "does not condone")
 _PATTERNS = {name: re.compile(rule, re.IGNORECASE | re.DOTALL) for name, rule in SIGNALS.items()}
 
 _PLAIN = re.compile(
-    r"^\W*(?:no|nope|no way)\W*$|^\W*(?:i'?m |i am )?sorry,? (?:but )?no\b|^\W*that(?:'s| is) not possible\W*$"
+    r"^\W*(?:no|nope|no way)\W*$|^\W*(?:i'?m |i am )?sorry,? (?:but )?no\b"
+    r"|^\W*that(?:'s| is) not possible\W*$"
     r"|\bi (?:must |have to |will )?(?:respectfully |firmly )?(?:decline|refuse)\b(?! to believe)"
     r"|^\W*(?:i am an ai\b[^.]{0,40}? and|as an ai\b[^.]{0,40}?,|i)? ?(?:i )?(?:do not|don't) "
     r"(?:condone|endorse|encourage)\b(?!.*\bi will (?:provide|answer)\b)"
@@ -94,7 +95,8 @@ _SAFE_OFFER = re.compile(
 _IDIOMS = re.compile(
     r"\bcan(?:no|')?t (?:help but|wait|believe|go wrong|"
     r"(?:recommend|stress|emphasi[sz]e|thank)\b.{0,40}?\benough)"
-    r"|\b(?:can ?not|can't|could(?: not|n't)) (?:find|see|think of|remember|tell (?:you )?(?:exactly|why|if|whether|from))\b"
+    r"|\b(?:can ?not|can't|could(?: not|n't)) (?:find|see|think of|remember|"
+    r"tell (?:you )?(?:exactly|why|if|whether|from))\b"
     r"|\bnot (?:legal|medical|financial|professional) advice\b",
     re.IGNORECASE,
 )
