@@ -74,6 +74,10 @@ def _csv(path: epath.Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _list(path: epath.Path) -> Iterator[Mapping[str, Any]]:
+    with path.open("rb") as file:
+        if file.read(64).lstrip()[:1] == b"{":  # one object a line goes by this name too
+            yield from read_jsonl(path)
+            return
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path}: expected a list of objects")

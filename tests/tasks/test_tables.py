@@ -18,12 +18,13 @@ def test_rows_are_the_same_in_every_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes('\ufeffa,b\r\n"1, 2","x\ny"\r\né,z\r\n'.encode())
     (tmp_path / "rows.jsonl").write_text('{"a": "1, 2", "b": "x\\ny"}\n\n{"a": "é", "b": "z"}\n')
     (tmp_path / "rows.json").write_text('[{"a": "1, 2", "b": "x\\ny"}, {"a": "é", "b": "z"}]')
+    (tmp_path / "lines.json").write_text('{"a": "1, 2", "b": "x\\ny"}\n{"a": "é", "b": "z"}\n')
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
-    for suffix in ("csv", "jsonl", "json", "parquet"):
-        config = BenchmarkConfig("b", path=f"rows.{suffix}")
+    for name in ("rows.csv", "rows.jsonl", "rows.json", "lines.json", "rows.parquet"):
+        config = BenchmarkConfig("b", path=name)
         found = list(table(config, str(tmp_path), "default.csv", "get it"))
-        assert [row for _, row in found] == ROWS, suffix
-        assert found[1][0].endswith(f"rows.{suffix}, row 2")
+        assert [row for _, row in found] == ROWS, name
+        assert found[1][0].endswith(f"{name}, row 2")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,8 @@ def test_rows_are_the_same_in_every_kind_of_file(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n1,2,3\n", "row 1: has another number of fields"),
         ("a.csv", b'a,b\n"1,2\n', "a.csv: not csv: unexpected end of data"),
         ("a.csv", b"a\n\xff\n", r"not valid UTF-8 \(byte 2\)"),
-        ("a.json", b'{"a": 1}', "expected a list of objects"),
+        ("a.json", b"[1]", "expected a list of objects"),
+        ("a.json", b"{\n", "line 1: not JSON"),
         ("a.jsonl", b"{\n", "line 1: not JSON"),
         ("a.txt", b"a", r"not a file ending in .csv, .jsonl, .json or .parquet"),
     ],

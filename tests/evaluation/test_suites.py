@@ -1,0 +1,95 @@
+"""Suites: the ready ones hold what they say, one's own is read, and what is wrong in one is named."""
+
+from pathlib import Path
+
+import pytest
+
+from jax_sft.config import BenchmarkConfig, EvaluationConfig, Run, Sampling, Study
+from jax_sft.errors import UsageError
+from jax_sft.evaluation.suites import suite
+from jax_sft.study.check import validate
+from jax_sft.tasks.task import group_of
+
+OWN = """
+[mine]
+limit = 10
+sampling = { temperature = 0.5 }
+[[mine.benchmarks]]
+name = "gsm8k"
+[[mine.benchmarks]]
+name = "hard"
+task = "gsm8k"
+limit = 20
+[other]
+"""
+
+
+def test_the_quick_suite_looks_at_every_group_in_a_short_context() -> None:
+    found = suite("quick")
+    assert {group_of(config) for config in found} == {"in_domain", "reasoning", "general", "safety"}
+    assert all(0 < config.limit <= 100 and config.max_new_tokens <= 512 for config in found)
+    validate(Study("s", (Run(),), benchmarks=found, evaluation=EvaluationConfig(context=1024)))
+
+
+def test_the_papers_suite_has_its_samples_and_decoding() -> None:
+    found = {config.name: config for config in suite("paper")}
+    assert [found[name].samples for name in ("math500", "aime24", "gpqa", "mmlu_pro", "ifeval")] == [
+        3,
+        10,
+        3,
+        1,
+        1,
+    ]
+    assert found["math500"].sampling == Sampling(temperature=0.6, top_p=0.95)
+    assert found["mmlu_pro"].sampling == Sampling(temperature=0.0)
+    assert (found["mmlu_pro"].limit, found["aime24"].max_new_tokens) == (1000, 32768)
+    assert {config.name: group_of(config) for config in found.values()} == {
+        "math500": "in_domain",
+        "aime24": "in_domain",
+        "gpqa": "reasoning",
+        "mmlu_pro": "reasoning",
+        "ifeval": "general",
+        "hexphi": "safety",
+    }
+    assert {group_of(config) for config in suite("safety")} == {"safety"}
+
+
+def test_a_suite_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "suites.toml"
+    path.write_text(OWN)
+    warm = Sampling(temperature=0.5)
+    assert suite("mine", path) == (
+        BenchmarkConfig("gsm8k", limit=10, sampling=warm),
+        BenchmarkConfig("hard", "gsm8k", limit=20, sampling=warm),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("mime", ("", ""), "no suite 'mime'; did you mean mine.; it has mine, other"),
+        ("other", ("", ""), r"suite other: holds no \[\[other.benchmarks\]\]"),
+        ("mine", ('"gsm8k"', '"gsm8"'), "unknown task 'gsm8'; did you mean gsm8k.; known: advbench, aime24"),
+        ("mine", ("limit = 10", "limits = 10"), "suite mine: .*limits"),
+        ("mine", ("limit = 10", 'limit = "10"'), "suite mine: .*limit"),
+        ("mine", ('"hard"', '"gsm8k"'), "benchmark 'gsm8k' is there twice"),
+        ("mine", ("[other]", "[other"), "not TOML: "),
+        ("mine", ("[mine]", "mined = 3\n[mine]"), r"mined is not a suite, which is a table \[mined\]"),
+    ],
+)
+def test_what_is_wrong_in_a_suite_is_named(
+    tmp_path: Path, name: str, change: tuple[str, str], words: str
+) -> None:
+    path = tmp_path / "suites.toml"
+    path.write_text(OWN.replace(*change, 1) if change[0] else OWN)
+    with pytest.raises(UsageError, match=words):
+        suite(name, path)
+
+
+def test_unknown_suites_and_files(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"no suite 'papers'; did you mean paper\?; it has quick, paper, safety"
+    ):
+        suite("papers")
+    with pytest.raises(UsageError, match=r"none.toml: no such file"):
+        suite("mine", tmp_path / "none.toml")
