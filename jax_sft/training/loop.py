@@ -19,6 +19,7 @@ from jax_sft.terminal import messages
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 from jax_sft.training.metrics import GradientsNotFinite, Reporter
+from jax_sft.training.optimizer import idle_steps
 from jax_sft.training.placement import check_batch, held_rows, place_batch
 from jax_sft.training.preemption import Preemption
 from jax_sft.training.saves import Saves, load_last_state
@@ -82,7 +83,11 @@ def _end_early(run: Run, step: int | None, console: Console) -> NoReturn:
 def introduce(run: Run, data: RunData, console: Console) -> None:
     """Say how the rows pack, what is probably not meant, and what the model sees first."""
     console.print(f"{run.name}: {data.batches.packing}")
-    for caution in cautions(run, data.batches, data.tokenizer, data.template):
+    found = cautions(run, data.batches, data.tokenizer, data.template)
+    idle, steps = idle_steps(run.optimizer, data.batches.total_steps), data.batches.total_steps
+    if idle > steps / 10:
+        found = [*found, f"at {idle} of {steps} steps the learning rate is 0: they change nothing"]
+    for caution in found:
         console.print(f"{run.name}: {caution}", style="yellow")
     if run.show_first_row:
         console.print(f"{run.name}: the first row, its learnt part between {' and '.join(LEARNT)}:")

@@ -32,6 +32,12 @@ def learning_rate(config: OptimizerConfig, step: jax.Array, total_steps: int) ->
     return config.learning_rate * jnp.where(step < warmup, rising, after)
 
 
+def idle_steps(config: OptimizerConfig, total_steps: int) -> int:
+    """How many of the updates have a learning rate of 0, so that they change nothing."""
+    rates_S = learning_rate(config, jnp.arange(total_steps), total_steps)
+    return int(jax.device_get(jnp.sum(rates_S == 0)))
+
+
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Adam moments, decoupled weight decay; the caller clips before, multiplies by -learning rate after."""
     return optax.chain(

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from jax_sft.config import OptimizerConfig
-from jax_sft.training.optimizer import clipped, learning_rate, make_optimizer
+from jax_sft.config import OptimizerConfig, replace
+from jax_sft.training.optimizer import clipped, idle_steps, learning_rate, make_optimizer
 
 
 def rates(config: OptimizerConfig, total_steps: int) -> np.ndarray:
@@ -56,3 +56,11 @@ def test_update_is_adamw_of_optax(clip_norm: float) -> None:
         updates, want_state = want_optimizer.update(gradients, want_state, want)
         want = optax.apply_updates(want, updates)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), params, want)
+
+
+def test_steps_at_which_nothing_is_learnt_are_counted() -> None:
+    warm = OptimizerConfig(warmup_fraction=0.1)
+    assert idle_steps(warm, 100) == 1, "the first, as in the original"
+    assert idle_steps(replace(warm, warmup_fraction=1.0), 1) == 1
+    assert idle_steps(replace(warm, warmup_fraction=0.0), 100) == 0
+    assert idle_steps(replace(warm, learning_rate=0.0), 7) == 7
