@@ -280,6 +280,8 @@ class EvaluationConfig:
     """Time for one verdict in such a process; one that takes longer is missing, and the page says so."""
     scorer_memory: float = 4.0
     """GB of address space of such a process; a verdict that needs more is missing."""
+    allow_unsandboxed_code: bool = False
+    """Run what a model wrote (humaneval, mbpp, …) with this user's rights where no sandbox can be had."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ In a bucket each of these is one request; the same through epath's files and fol
 """
 
 import base64
+import gzip
 import hashlib
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -181,12 +183,20 @@ def write_jsonl(path: epath.PathLike, rows: Iterable[dict[str, Any]]) -> None:
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def _decompressed(path: epath.PathLike, raw: bytes) -> bytes:
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: not compressed by gzip, or cut short: {error}") from None
+
+
 def read_jsonl(
     path: epath.PathLike, ended: bool = False, missing_ok: bool = False
 ) -> Iterator[dict[str, Any]]:
     """The objects of a json-lines file; UsageError with file and line for one that is malformed.
 
-    Of a file that is appended to, only lines that have `ended` may count: the last may still be written.
+    Of a file that is appended to, only lines that have `ended` may count: the last may still be written. One
+    whose name ends in .gz is compressed.
     """
     try:
         raw = read_bytes(path)
@@ -197,7 +207,7 @@ def read_jsonl(
     if epath.Path(path).suffix == ".parquet":
         raise UsageError(f"{path}: is a parquet file; write it as json lines, which are read here")
     try:
-        text = raw.decode()
+        text = (_decompressed(path, raw) if epath.Path(path).suffix == ".gz" else raw).decode()
     except UnicodeDecodeError as error:
         where = error.object[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}, line {where}: not valid UTF-8 ({error.reason})") from None

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jax_sft.errors import JaxSftError
+from jax_sft.responses.sandbox import require
 from tests.buckets.server import BucketServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -40,6 +42,15 @@ def shared_data_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def sandbox_missing() -> bool:
+    """Whether programs cannot be run in a sandbox on this machine."""
+    try:
+        require()
+    except JaxSftError:
+        return True
+    return False
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--renew-golden` lets oracle tests rewrite the numbers under tests/golden/."""
     parser.addoption(
@@ -55,10 +66,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         room = item.path.relative_to(REPOSITORY / "tests").parts[0]
         if room in SHORT_ROOMS and not item.get_closest_marker("slow"):
             item.add_marker("short")
-    # libtpu, the compiler for TPUs, is made for Linux on x86-64 alone.
+    # libtpu, the compiler for TPUs, is made for Linux on x86-64 alone; a sandbox needs namespaces.
     here = {
         "shared_data": shared_data_folder() is not None,
         "libtpu": importlib.util.find_spec("libtpu") is not None,
+        "sandbox": not sandbox_missing(),
     }
     absent = {name for name, is_here in here.items() if not is_here}
     left_out = [item for item in items if absent.intersection(getattr(item, "fixturenames", ()))]
@@ -90,6 +102,11 @@ def bucket(bucket_server: BucketServer) -> BucketServer:
     bucket_server.buckets.blobs.clear()
     bucket_server.take_traffic()
     return bucket_server
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> None:
+    """A sandbox for code; a test that asks for it is collected only where one can be had."""
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from jax_sft.cli.flags import (
     with_run_flags,
 )
 from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, parse_known_flags
-from jax_sft.config import EvaluationConfig, Run, replace
+from jax_sft.config import EvaluationConfig, Run, Study, replace
 from jax_sft.files import home
 from jax_sft.options import BuildOptions, PlanOptions
 from jax_sft.study.check import validate
@@ -47,7 +47,7 @@ class TrainHelp(RunsFlags):
 
 @dataclass(frozen=True)
 class SweepHelp(UnitFlags):
-    """All that `jax-sft sweep` understands."""
+    """All that `jax-sft sweep` and `jax-sft score` understand."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -109,10 +109,7 @@ def sweep(words: list[str], args: list[str]) -> None:
 
     What is finished is not done again; a killed sweep goes on where it was.
     """
-    flags, rest = parse_known_flags(UnitFlags, args)
-    study = open_study(words[0], flags)
-    evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(UnitFlags))
-    study = validate(replace(study, evaluation=evaluation))
+    study, flags = _with_evaluation_flags(words[0], args)
     study = with_models(study, chosen_runs(study, flags.runs))
     from jax_sft.evaluation import sweep as sweeping
 
@@ -121,8 +118,7 @@ def sweep(words: list[str], args: list[str]) -> None:
 
 def score(words: list[str], args: list[str]) -> None:
     """Score the stored completions of a study again."""
-    flags = parse_flags(UnitFlags, args)
-    study = open_study(words[0], flags)
+    study, flags = _with_evaluation_flags(words[0], args)
     from jax_sft.evaluation import score as results
 
     results.score(study, *chosen_units(study, flags))
@@ -167,6 +163,14 @@ def export(words: list[str], args: list[str]) -> None:
     export_snapshot(study, study.runs[-1], number(step, "STEP"), home(target))
 
 
+def _with_evaluation_flags(path: str, args: list[str]) -> tuple[Study, UnitFlags]:
+    """The study, checked, with the evaluation's flags applied, and the flags that choose units."""
+    flags, rest = parse_known_flags(UnitFlags, args)
+    study = open_study(path, flags)
+    evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(UnitFlags))
+    return validate(replace(study, evaluation=evaluation)), flags
+
+
 def _configs() -> Path:
     """The folder of ready studies: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parent.parent
@@ -200,7 +204,7 @@ VERBS = {
         Verb(plan, ("STUDY",), PlanHelp),
         Verb(train, ("STUDY",), TrainHelp),
         Verb(sweep, ("STUDY",), SweepHelp),
-        Verb(score, ("STUDY",), UnitFlags),
+        Verb(score, ("STUDY",), SweepHelp),
         Verb(report, ("STUDY",), PlaceFlags),
         Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
         Verb(data_build, ("SET", "FOLDER"), BuildOptions),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from jax_sft.config import EvaluationConfig
+from jax_sft.responses import sandbox
 from jax_sft.responses.workers import Limits, Workers, run_here
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.task import get_task
@@ -13,11 +14,30 @@ Asked = tuple[Item, str, str]
 
 def scorers(evaluation: EvaluationConfig) -> Workers:
     """The processes that judge, a context."""
-    return Workers(Limits(evaluation.workers, evaluation.scorer_seconds, evaluation.scorer_memory))
+    limits = Limits(
+        evaluation.workers,
+        evaluation.scorer_seconds,
+        evaluation.scorer_memory,
+        evaluation.allow_unsandboxed_code,
+    )
+    return Workers(limits)
+
+
+def check_sandbox(task_name: str, allow_unsandboxed_code: bool) -> None:
+    """JaxSftError when a task runs what models write, and there is no sandbox and no leave to do without."""
+    if get_task(task_name).runs_code and not allow_unsandboxed_code:
+        sandbox.require()
 
 
 def judge(task_name: str, asked: Iterable[Asked], workers: Workers) -> list[Verdict | None]:
-    """A task's verdict on each completion, in order; None where its judge ran out of time, raised or died."""
+    """A task's verdict on each completion, in order; None where its judge ran out of time, raised or died.
+
+    JaxSftError when the task needs a sandbox that cannot be had.
+    """
     task = get_task(task_name)
-    outcomes = workers.run(task.verdict, asked, task.warm) if task.isolated else run_here(task.verdict, asked)
+    check_sandbox(task_name, workers.limits.allow_unsandboxed_code)
+    if task.isolated:
+        outcomes = workers.run(task.verdict, asked, task.warm, task.verdict_seconds)
+    else:
+        outcomes = run_here(task.verdict, asked)
     return [verdict if outcome == "done" else None for outcome, verdict in outcomes]

@@ -16,6 +16,7 @@ from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study, TokensConfi
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
 from jax_sft.evaluation.items import find_benchmark, store_items
+from jax_sft.evaluation.judging import check_sandbox
 from jax_sft.evaluation.score import score_units
 from jax_sft.evaluation.snapshots import Snapshots, snapshots_to_sweep
 from jax_sft.generation.backend import Backend, Completion, MakeBackend, Request
@@ -104,6 +105,7 @@ class Sweep:
                     f"benchmark {b.name}: its task {b.task} is asked by {ask}, which a sweep cannot do yet; "
                     "leave it out with --benchmarks"
                 )
+            check_sandbox(b.task, study.evaluation.allow_unsandboxed_code)
             self._check_drawn(b)
         self.asked = [(b, store_items(study, b, self._say)) for b in benchmarks]
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pebble import ProcessExpired, ProcessPool
 
+from jax_sft.responses import sandbox
+
 Outcome = tuple[Literal["done", "timeout", "crashed", "error"], Any]
 _CALLS_PER_PROCESS = (
     2000  # a process is replaced after so many, so that a leaking library cannot eat the memory
@@ -27,6 +29,8 @@ class Limits:
     """For one call; its process is then killed and replaced."""
     memory: float = 4.0
     """GB of address space of a process; a call that asks for more fails."""
+    allow_unsandboxed_code: bool = False
+    """Programs that calls run may do without a sandbox where there is none."""
 
 
 class Workers:
@@ -54,6 +58,7 @@ class Workers:
         function: Callable[..., Any],
         calls: Iterable[tuple[Any, ...]],
         warm: Callable[[], Any] | None = None,
+        seconds: float | None = None,
     ) -> Iterator[Outcome]:
         """`function(*call)` for each call, in order: ("done", its value), or how it failed.
 
@@ -61,11 +66,12 @@ class Workers:
             function: importable by name; processes are spawned, as this one may hold JAX and its threads.
             calls: arguments that pickle.
             warm: called once in every new process, untimed: imports that would eat up the first call's limit.
+            seconds: for one call, where it is not `limits.seconds`.
         """
         pool, waiting = self._pool(warm), iter(calls)
         while batch := list(islice(waiting, _SCHEDULED)):
-            seconds = self.limits.seconds
-            for future in [pool.schedule(function, args=call, timeout=seconds) for call in batch]:
+            limit = self.limits.seconds if seconds is None else seconds
+            for future in [pool.schedule(function, args=call, timeout=limit) for call in batch]:
                 yield _outcome(future)
 
     def _pool(self, warm: Callable[[], Any] | None) -> ProcessPool:
@@ -74,7 +80,7 @@ class Workers:
                 self.limits.processes,
                 max_tasks=_CALLS_PER_PROCESS,
                 initializer=_start,
-                initargs=[round(self.limits.memory * 1e9), warm],
+                initargs=[self.limits, warm],
                 context=multiprocessing.get_context("spawn"),
             )
         return self._pools[warm]
@@ -89,8 +95,11 @@ def run_here(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> 
             yield "error", error
 
 
-def _start(memory: int, warm: Callable[[], Any] | None) -> None:
+def _start(limits: Limits, warm: Callable[[], Any] | None) -> None:
+    memory = round(limits.memory * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if limits.allow_unsandboxed_code:
+        sandbox.allow_unsandboxed()
     if warm:
         warm()
 

@@ -33,11 +33,11 @@ def table(config: BenchmarkConfig, data_root: str, default: str, remedy: str) ->
 
 
 def read_rows(path: epath.Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a .csv, .jsonl, .json or .parquet file; UsageError for another or a malformed one."""
+    """The rows of a .csv, .jsonl(.gz), .json or .parquet file; UsageError for another or a malformed one."""
     match path.suffix:
         case ".csv":
             yield from _csv(path)
-        case ".jsonl":
+        case ".jsonl" | ".gz":
             yield from read_jsonl(path)
         case ".json":
             yield from _list(path)
@@ -46,7 +46,7 @@ def read_rows(path: epath.Path) -> Iterator[Mapping[str, Any]]:
 
             yield from pyarrow.parquet.read_table(str(path)).to_pylist()
         case _:
-            raise UsageError(f"{path}: not a file ending in .csv, .jsonl, .json or .parquet")
+            raise UsageError(f"{path}: not a file ending in .csv, .jsonl, .jsonl.gz, .json or .parquet")
 
 
 def text(row: Mapping[str, Any], name: str, where: str) -> str:

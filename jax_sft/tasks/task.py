@@ -35,6 +35,10 @@ class Task(ABC):
     """How it is asked: for a completion, for the likelihood of given ones, or which of two is better."""
     isolated: ClassVar[bool] = False
     """Judged in separate processes within limits, because the judge may hang or crash."""
+    runs_code: ClassVar[bool] = False
+    """Judged by running what the model wrote, in the sandbox."""
+    verdict_seconds: ClassVar[float | None] = None
+    """Most time for a verdict of an isolated task; None is the study's `scorer_seconds`."""
     defaults: ClassVar[Mapping[str, Option]] = {}
     """Options and their defaults; others are refused, unless `free_options`."""
     free_options: ClassVar[bool] = False
