@@ -209,18 +209,6 @@ def score_table(scores: Sequence[UnitScores]) -> Table:
     return table
 
 
-def load_scores(study: Study) -> list[UnitScores]:
-    """The scores of all units of the study that have any, by run, benchmark and step."""
-    names = {config.name for config in study.benchmarks}
-    found = [
-        scores
-        for run in study.runs
-        for _, benchmark, folder in unit_folders(study, run.name)
-        if benchmark in names and (scores := UnitScores.read(folder))
-    ]
-    return sorted(found, key=lambda unit: (unit.run, unit.benchmark, unit.step))
-
-
 def _complete_units(study: Study) -> Iterator[Unit]:
     """Units of the study, as configured now, whose completions are all there; in the study's order."""
     for run in study.runs:

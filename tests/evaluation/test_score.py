@@ -9,7 +9,7 @@ import pytest
 from jax_sft.config import BenchmarkConfig, EvaluationConfig, Run, Study, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import store_items, stored_items
-from jax_sft.evaluation.score import load_scores, score, score_table
+from jax_sft.evaluation.score import score, score_table
 from jax_sft.files import read_json, write_jsonl
 from jax_sft.statistics.intervals import wilson
 from jax_sft.study.folder import items_file, unit_folder
@@ -134,15 +134,14 @@ def test_units_are_chosen_ordered_and_loaded(study: Study) -> None:
         for run in ("a", "b"):
             for step in (0, 10, 2):
                 write_unit(study, run, step, config.name, completions(items, texts))
-    assert len(score(study, steps=[2, 10], benchmarks=["safety"])) == 4
-    assert len(score(study, ["b"])) == 6
-    loaded = [(unit.run, unit.benchmark, unit.step) for unit in load_scores(study)]
-    assert loaded == [
-        ("a", "safety", 2),
-        ("a", "safety", 10),
-        *[("b", name, step) for name in ("game", "safety") for step in (0, 2, 10)],
+    chosen = score(study, steps=[2, 10], benchmarks=["safety"])
+    assert [(unit.run, unit.step) for unit in chosen] == [("a", 2), ("a", 10), ("b", 2), ("b", 10)]
+    whole = score(study, ["b"])
+    assert sorted((unit.benchmark, unit.step) for unit in whole) == [
+        (name, step) for name in ("game", "safety") for step in (0, 2, 10)
     ]
-    assert score_table(load_scores(study)).row_count == 8
+    assert all(UnitScores.read(unit_folder(study, "b", unit.step, unit.benchmark)) == unit for unit in whole)
+    assert score_table(whole).row_count == 6
 
 
 def test_unknown_names_and_nothing_to_score(study: Study) -> None:
@@ -152,4 +151,3 @@ def test_unknown_names_and_nothing_to_score(study: Study) -> None:
         score(study, benchmarks=["art"])
     with pytest.raises(UsageError, match="no completions to score"):
         score(study)
-    assert load_scores(study) == []
