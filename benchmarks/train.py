@@ -4,21 +4,32 @@
     python benchmarks/train.py --beside PYTHON_WITH_TRANSFORMERS --tunix PYTHON_WITH_TUNIX --kinds equal
 
 A Qwen3 of 3.4 M parameters (4 layers, width 256, 8/4 heads of 32, MLP 768, vocabulary 512), float32, AdamW,
-as many threads as there are cores. `equal`: 16 rows of 512 tokens, all of them targets: the same work for
-both. `spread`: 256 rows whose lengths are spread as the paper's (log-normal, sigma 0.7, median 120, cut at
-512); ours packs them into rows of 512, torch takes 16 rows at a time, padded to the longest of all, as the
-original pads. `sorted`: torch pads to the longest of each 16, the rows sorted by length. Tokens per second
-are of rows, without padding; the best of the rounds, which alternate. Each runs in a process of its own.
-Tunix (its own trainer, full fine-tuning) takes part in `equal` only.
+as many threads as there are cores. What is compared:
+
+- `equal`: 16 rows of 512 tokens, all of them targets: the same work for both.
+- `spread`: 96 rows whose lengths are spread as the paper's (log-normal, sigma 0.7, median 120, cut at 512).
+  Ours packs them into rows of 512; torch takes 16 rows at a time, padded to the longest of all, as the
+  original pads.
+- `micro`: the same rows, torch padding only to the longest of its own micro-batch of 16, in the given order.
+- `sorted`: the same, the rows sorted by length first, so that little is padded.
+
+Both work in processes that live as long as a kind is measured and take a step when told to, one after the
+other: ours, theirs, theirs, ours, and so on. Two neighbouring steps are a pair. Printed are the median tokens
+per second of rows, padding left out, and of the pairs' ratios the median with the least and the greatest.
+All kinds share `--minutes`; on a slow machine there are fewer pairs, and the table says how many. Tunix (its
+own trainer, full fine-tuning) takes part in `equal` only: it cannot be told when to take a step, and gives
+the best of its own times.
 """
 
 import argparse
-import json
 import os
+import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Self
 
 import numpy as np
 
@@ -31,7 +42,12 @@ SHAPE = {
     "head_dim": 32,
     "mlp_size": 768,
 }
-LENGTH, ROWS, SPREAD_ROWS, STEPS = 512, 16, 256, 3
+LENGTH, ROWS, SPREAD_ROWS = 512, 16, 96
+TUNIX_STEPS = 3
+KINDS = ("equal", "spread", "micro", "sorted")
+PAUSE = 0.3
+"""Seconds before a step, after which the threads of the other process have gone to sleep."""
+Step = Callable[[], None]
 
 
 def rows_of(kind: str) -> list[np.ndarray]:
@@ -43,8 +59,8 @@ def rows_of(kind: str) -> list[np.ndarray]:
     return [rng.integers(0, SHAPE["vocab_size"], length) for length in lengths]
 
 
-def ours(kind: str) -> float:
-    """Seconds of a step, the best of some."""
+def ours(kind: str) -> Step:
+    """Takes one of our steps, on the whole batch."""
     import jax
 
     from jax_sft.config import DataConfig, ModelConfig, ParallelismConfig, Run, Study
@@ -65,23 +81,24 @@ def ours(kind: str) -> float:
     model = ModelConfig(**SHAPE, qk_norm=True, tie_embeddings=False, rope_theta=1e6)
     run = Run(model=model, data=data, compute_dtype="float32")
     mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
-    batches = Batches(held, data, 0, STEPS + 1)
-    seconds = []
+    batches = Batches(held, data, 0, 1)
     with jax.set_mesh(mesh):
         wanted = abstract_state(run, mesh)
         state = start_state(Study("study", (run,)), run, wanted)
-        step = compile_step(run, wanted, batches.total_steps)
-        for number in range(1, batches.total_steps + 1):
-            batch = place_batch(batches.batch(number), mesh)
-            start = time.perf_counter()
-            state, metrics = step(state, batch)
+        compiled = compile_step(run, wanted, batches.total_steps)
+        batch = place_batch(batches.batch(1), mesh)
+
+    def step() -> None:
+        nonlocal state
+        with jax.set_mesh(mesh):
+            state, metrics = compiled(state, batch)
             jax.block_until_ready((state, metrics))
-            seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+
+    return step
 
 
-def theirs(kind: str) -> float:
-    """Seconds of a step of torch: padded batches of 16 rows, gradients summed, one AdamW update."""
+def theirs(kind: str) -> Step:
+    """Takes a step of torch: padded batches of 16 rows, gradients summed, one AdamW update."""
     import torch
     import transformers
 
@@ -102,21 +119,20 @@ def theirs(kind: str) -> float:
     rows = rows_of(kind)
     if kind == "sorted":
         rows.sort(key=len)
-    longest = 0 if kind == "sorted" else max(map(len, rows))
+    longest = 0 if kind in ("micro", "sorted") else max(map(len, rows))
     batches = [_padded(rows[first : first + ROWS], longest) for first in range(0, len(rows), ROWS)]
-    seconds = []
-    for _ in range(STEPS + 1):
-        start = time.perf_counter()
+
+    def step() -> None:
         optimizer.zero_grad()
         for ids, mask, labels in batches:
             model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+
+    return step
 
 
-def tunix(kind: str) -> float:
+def tunix() -> float:
     """Seconds of a step of Tunix's trainer, the best of some: the time between batches that it asks for."""
     import jax
     import jax.numpy as jnp
@@ -136,7 +152,7 @@ def tunix(kind: str) -> float:
         rope_theta=1_000_000,
         norm_eps=1e-6,
     )
-    rows = np.stack(rows_of(kind))
+    rows = np.stack(rows_of("equal"))
     asked = []
 
     def batches() -> Any:
@@ -150,12 +166,12 @@ def tunix(kind: str) -> float:
         tokens, mask = batch.input_tokens, batch.input_mask
         return {"input_tokens": tokens, "input_mask": mask, "positions": positions, "attention_mask": causal}
 
-    training = TrainingConfig(eval_every_n_steps=10**6, max_steps=2 * STEPS + 2)
+    training = TrainingConfig(eval_every_n_steps=10**6, max_steps=2 * TUNIX_STEPS + 2)
     trainer = PeftTrainer(Qwen3(config, rngs=nnx.Rngs(0)), optax.adamw(5e-5), training)
     trainer.with_gen_model_input_fn(model_input).train(batches())
     jax.effects_barrier()
     # It asks a few steps ahead; once those are under way, as often as steps end.
-    return float(np.diff(asked)[-STEPS:].min())
+    return float(np.diff(asked)[-TUNIX_STEPS:].min())
 
 
 def _padded(rows: list[np.ndarray], longest: int) -> tuple[Any, Any, Any]:
@@ -170,44 +186,105 @@ def _padded(rows: list[np.ndarray], longest: int) -> tuple[Any, Any, Any]:
     return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask), labels
 
 
-def measured(python: str, who: str, kind: str) -> float:
-    """Seconds of a step, in a process of its own."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TRANSFORMERS_OFFLINE": "1"}
-    command = [python, __file__, "--worker", who, kind]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return float(json.loads(done.stdout.splitlines()[-1]))
+class Stepper:
+    """A process that takes a step of one kind whenever it is told to."""
+
+    def __init__(self, python: str, who: str, kind: str) -> None:
+        """Started and warmed up by a first step, for which programs are compiled."""
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "TRANSFORMERS_OFFLINE": "1"}
+        self._process = subprocess.Popen(
+            [python, __file__, "--worker", who, kind],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.step()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def step(self) -> float:
+        """Seconds of one step, as the process itself measures them."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("step\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("seconds "):  # libraries may print too
+                return float(line.split()[1])
+        raise SystemExit("a process ended early; its error is above")
+
+
+def serve(step: Step) -> None:
+    """Take a step for every line of standard input, and print its seconds."""
+    for _ in sys.stdin:
+        time.sleep(PAUSE)
+        start = time.perf_counter()
+        step()
+        print("seconds", time.perf_counter() - start, flush=True)
+
+
+def paired(kind: str, beside: str, most: int, seconds: float) -> list[tuple[float, float]]:
+    """(our, their) seconds of neighbouring steps: as many pairs as there is time for, at most `most`."""
+    end, pairs, longest = time.monotonic() + seconds, list[tuple[float, float]](), 0.0
+    with ExitStack() as stack:
+        us = stack.enter_context(Stepper(sys.executable, "ours", kind))
+        them = stack.enter_context(Stepper(beside, "torch", kind))
+        while len(pairs) < most and (not pairs or time.monotonic() + longest < end):
+            started = time.monotonic()
+            if len(pairs) % 2:
+                theirs, ours = them.step(), us.step()
+            else:
+                ours, theirs = us.step(), them.step()
+            pairs.append((ours, theirs))
+            longest = max(longest, time.monotonic() - started)
+    return pairs
+
+
+def summary(kind: str, tokens: int, pairs: list[tuple[float, float]]) -> str:
+    """A line of the table: rates of both, and the pairs' ratio with its spread."""
+    us, them = (tokens / statistics.median(times) for times in zip(*pairs, strict=True))
+    ratios = [theirs / ours for ours, theirs in pairs]
+    spread = f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
+    return f"{kind:8}{us:10,.0f}{them:10,.0f}   {spread:24}{len(pairs):5}"
 
 
 def main() -> None:
-    """Parse, run every kind, print a table."""
+    """Parse, take steps of every kind in pairs, print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--beside", default="", help="a Python with torch and transformers")
     parser.add_argument("--tunix", default="", help="a Python with google-tunix")
-    parser.add_argument("--kinds", nargs="+", default=["equal", "spread", "sorted"])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--pairs", type=int, default=7, help="most pairs of a kind")
+    parser.add_argument("--minutes", type=float, default=6.0, help="for all kinds together")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.worker:
         who, kind = flags.worker
-        print(json.dumps({"ours": ours, "torch": theirs, "tunix": tunix}[who](kind)))
+        if who == "tunix":
+            print(tunix())
+        else:
+            serve({"ours": ours, "torch": theirs}[who](kind))
         return
-    for kind in flags.kinds:
-        pythons = {"ours": sys.executable, "torch": flags.beside}
-        pythons |= {"tunix": flags.tunix} if kind == "equal" else {}
-        tokens = sum(map(len, rows_of(kind)))
-        best: dict[str, float] = {}
-        for _ in range(flags.rounds):
-            for who, python in pythons.items():
-                if python:
-                    best[who] = min(measured(python, who, kind), best.get(who, float("inf")))
-        for who, seconds in best.items():
-            print(
-                f"{kind:8}{who:8}{tokens / seconds:8,.0f} tokens/s{seconds / best['ours']:8.2f} x", flush=True
-            )
+    end = time.monotonic() + 60 * flags.minutes
+    if flags.beside:
+        print(f"tokens/s{'ours':>10}{'torch':>10}   {'ratio of pairs (range)':24}pairs")
+        for place, kind in enumerate(flags.kinds):
+            share = (end - time.monotonic()) / (len(flags.kinds) - place)
+            pairs = paired(kind, flags.beside, flags.pairs, share)
+            print(summary(kind, sum(map(len, rows_of(kind))), pairs), flush=True)
+    if flags.tunix:
+        command = [flags.tunix, __file__, "--worker", "tunix", "equal"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        seconds = float(done.stdout.split()[-1])
+        print(f"Tunix, equal: {ROWS * LENGTH / seconds:,.0f} tokens/s")
 
 
 if __name__ == "__main__":
