@@ -5,8 +5,10 @@
 <root>/<study>/benchmarks/<name>.jsonl   the items that every unit was asked
 <root>/<study>/<run>/run.json            the run's record: resolved config, versions, hashes
                      metrics.jsonl       one line a step; tensorboard/ holds the same
+                     started.json        when it was first started
                      snapshots/ state/ exports/ trace/
-                     evals/<step>/<benchmark>/   completions.jsonl, scores.json
+                     evals/<step>/<benchmark>/   unit.json, completions.jsonl, scores.json
+                     aside/<step>/<benchmark>/   what no longer counts
 <root>/<study>/report/  plan/            pages
 """
 

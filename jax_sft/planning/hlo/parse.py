@@ -1,6 +1,6 @@
 """Reading optimized HLO text: computations, instructions, shapes and where they live, trip counts of loops.
 
-Only what `hlo_costs` and `hlo_loops` need is understood. The text is that of `compiled.as_text()`; TPU's says
+Only what the other files here need is understood. The text is that of `compiled.as_text()`; TPU's says
 in a layout where an array lives: `S(1)` is on-chip memory, `S(5)` the host's.
 """
 
