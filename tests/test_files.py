@@ -1,5 +1,6 @@
 """Small files: whole or not at all; errors with file and line."""
 
+import gzip
 import os
 import stat
 import threading
@@ -163,3 +164,13 @@ def test_paths_in_a_bucket_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.
     assert absolute("../x/.") == epath.Path(tmp_path.parent / "x")
     assert in_bucket(epath.Path("gs://bucket/runs"))
     assert not in_bucket(tmp_path)
+
+
+def test_json_lines_may_be_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n{"a": 2}\n'))
+    assert list(read_jsonl(path)) == [{"a": 1}, {"a": 2}]
+    for damaged in (path.read_bytes()[:-12], b'{"a": 1}\n'):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"x\.jsonl\.gz: not compressed by gzip, or cut short"):
+            list(read_jsonl(path))

@@ -1,14 +1,12 @@
 """The sandbox: what gets through, what does not, and that nothing of a program is left."""
 
 import errno
-import itertools
 import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -113,28 +111,21 @@ def test_a_hostile_program_neither_escapes_nor_stays(name: str, sandbox: None, o
     outside.check()
 
 
-def beside(honest: int, hostile: Sequence[str], outside: Outside) -> None:
-    """Run honest programs while hostile ones run, until all honest ones have ended, each with its answer."""
-    done = threading.Event()
-
-    def trouble(start: int) -> None:
-        for name in itertools.islice(itertools.cycle(hostile), start, None):
-            if done.is_set():
-                return
-            attack(name, outside)
-
-    with ThreadPoolExecutor(4) as pool:
-        troubles = [pool.submit(trouble, start) for start in (0, len(hostile) // 2)]
-        try:
-            lines = "import sys\nfor line in sys.stdin: print(sum(range(int(line))))"
-            answers = list(pool.map(lambda n: run([lines], f"{n}\n{n + 1}\n"), range(honest)))
-        finally:
-            done.set()
-        for running in troubles:
+def beside(count: int, hostile: Sequence[str], outside: Outside) -> None:
+    """Run so many honest programs or more, until all hostile ones have run beside them; all are right."""
+    program = "import sys\nfor line in sys.stdin: print(sum(range(int(line))))"
+    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(2) as honest_pool:
+        attacks = [pool.submit(attack, name, outside) for name in hostile]
+        done = 0
+        while done < count or not all(running.done() for running in attacks):
+            numbers = range(done, done + 4)
+            answers = honest_pool.map(lambda n: run([program], f"{n}\n{n + 1}\n"), numbers)
+            for n, ran in zip(numbers, answers, strict=True):
+                sums = f"{n * (n - 1) // 2}\n{n * (n + 1) // 2}\n".encode()
+                assert (ran.output, ran.finished) == (sums, True), (n, ran)
+            done += 4
+        for running in attacks:
             running.result()
-    sums = [f"{n * (n - 1) // 2}\n{n * (n + 1) // 2}\n".encode() for n in range(honest)]
-    assert [ran.output for ran in answers] == sums
-    assert all(ran.finished for ran in answers)
     outside.check()
 
 
