@@ -125,6 +125,22 @@ def remove_folder(folder: epath.PathLike) -> None:
         list(pool.map(remove, _objects(os.fspath(folder))))
 
 
+def move(source: epath.PathLike, target: epath.PathLike) -> None:
+    """Give a file or a folder another name, which nothing has yet.
+
+    In a bucket all is copied before any is deleted: an interruption leaves both.
+    """
+    if not in_bucket(source):
+        epath.Path(target).parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(source).rename(target)
+        return
+    names = [f"/{name}" for name in list_files(source)] or [""]
+    for name in names:
+        _bucket(source).cp_file(os.fspath(source) + name, os.fspath(target) + name)
+    for name in names:
+        _bucket(source).rm_file(os.fspath(source) + name)
+
+
 def _objects(folder: str) -> dict[str, dict[str, Any]]:
     return _bucket(folder).find(folder, detail=True, update_cache=False)
 

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 from etils import epath
 
+from jax_sft import files
 from jax_sft.errors import UsageError
 from jax_sft.files import (
     absolute,
     home,
     in_bucket,
+    list_files,
+    move,
     read_json,
     read_jsonl,
     refuse_overwriting,
+    remove_folder,
     under,
     write_atomically,
     write_json,
@@ -156,6 +160,36 @@ def test_what_lies_under_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for rooted in ("/a", "~/a", "gs://bucket/a"):
         assert os.fspath(under("data", rooted)) == os.fspath(home(rooted))
     assert os.fspath(under("gs://bucket/data", "a")) == "gs://bucket/data/a"
+
+
+def test_files_and_folders_move(tmp_path: Path) -> None:
+    for name in ("d/x", "d/e/y", "f"):
+        write_json(tmp_path / name, name)
+    move(tmp_path / "d", tmp_path / "aside" / "1")
+    move(tmp_path / "f", tmp_path / "g")
+    assert sorted(list_files(tmp_path)) == ["aside/1/e/y", "aside/1/x", "g"]
+    remove_folder(tmp_path / "aside")
+    remove_folder(tmp_path / "aside")
+    assert list(list_files(tmp_path)) == ["g"]
+    assert list_files(tmp_path / "aside") == {}
+
+
+def test_lists_hold_sizes_and_digests_of_what_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SMALL", 3)
+    (tmp_path / "small").write_text("abc")
+    (tmp_path / "large").write_text("abcd")
+    md5 = "900150983cd24fb0d6963f7d28e17f72"
+    assert list_files(tmp_path, digests=True) == {"small": (3, md5), "large": (4, None)}
+    assert list_files(tmp_path) == {"small": (3, None), "large": (4, None)}
+
+
+def test_lines_that_have_not_ended_and_files_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"a": 2')
+    assert list(read_jsonl(tmp_path / "x.jsonl", ended=True)) == [{"a": 1}]
+    assert list(read_jsonl(tmp_path / "y.jsonl", missing_ok=True)) == []
+    assert read_json(tmp_path / "y.json", missing=None) is None
 
 
 def test_paths_in_a_bucket_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from etils import epath
 
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.files import read_json, write_atomically
+from jax_sft.files import list_files, move, read_json, remove_folder, write_atomically
 from jax_sft.study.folder import completions_file, parts_folder, sampling_file
 from jax_sft.study.lines import LineFault, good_lines
 from jax_sft.study.records import CompletionLine, Key, UnitRecord, short_hash
@@ -81,10 +81,8 @@ class CompletionsFile:
         replace(self._record, lines=tuple(map(_check, lines))).write(self._folder)
         self._recorded = True
         self._waiting = []
-        if self._parts.exists():
-            self._parts.rmtree()
-        if sampling_file(self._folder).exists():
-            sampling_file(self._folder).unlink()
+        remove_folder(self._parts)
+        sampling_file(self._folder).unlink(missing_ok=True)
 
     def _write_record(self) -> None:
         if not self._recorded:
@@ -121,7 +119,7 @@ class CompletionsFile:
             self._finish()
 
     def _read_parts(self, stored: UnitRecord, faults: list[LineFault]) -> None:
-        names = sorted(part.name for part in self._parts.iterdir()) if self._parts.exists() else []
+        names = sorted(list_files(self._parts))
         for name in names:
             if name.removesuffix(".jsonl").isdecimal():
                 self._number = int(name.removesuffix(".jsonl")) + 1
@@ -167,8 +165,7 @@ class CompletionsFile:
 def set_aside(folder: epath.Path, aside: epath.Path) -> epath.Path:
     """Move a unit's folder to where it no longer counts; gives the place."""
     target = aside / str(1 + max((int(path.name) for path in _numbered(aside)), default=0))
-    aside.mkdir(parents=True, exist_ok=True)
-    folder.rename(target)
+    move(folder, target)
     return target
 
 

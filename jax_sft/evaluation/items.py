@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import UsageError
+from jax_sft.files import move
 from jax_sft.study.folder import items_file
 from jax_sft.study.records import Item, items_hash, read_items, write_items
 from jax_sft.tasks.task import load_items
@@ -29,7 +30,7 @@ def store_items(study: Study, config: BenchmarkConfig, say: Callable[[str], None
         number = 1
         while (aside := path.with_name(f"{path.stem}.{number}.aside")).exists():
             number += 1
-        path.rename(aside)
+        move(path, aside)
         say(f"{why}; set aside as {aside}")
     write_items(study, config.name, items)
     return stored_items(study, config.name)

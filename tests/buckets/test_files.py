@@ -1,10 +1,13 @@
 """Small files in a bucket: one request each, whatever the answers are like."""
 
 import pytest
+from etils import epath
 
 from jax_sft.errors import UsageError
+from jax_sft.evaluation.completions import set_aside
 from jax_sft.files import (
     list_files,
+    move,
     read_bytes,
     read_json,
     read_jsonl,
@@ -48,6 +51,28 @@ def test_a_list_is_of_what_is_there_now_below_the_folder(bucket: BucketServer) -
     remove_folder("gs://bucket/a")
     assert bucket.buckets.names("bucket") == ["ab/1"]
     assert list_files("gs://bucket/a") == {}
+
+
+def test_files_and_folders_move(bucket: BucketServer) -> None:
+    for name in ("d/x", "d/e/y", "f"):
+        write_json(f"{FOLDER}/{name}", name)
+    move(f"{FOLDER}/d", f"{FOLDER}/aside/1")
+    move(f"{FOLDER}/f", f"{FOLDER}/g")
+    assert sorted(list_files(FOLDER)) == ["aside/1/e/y", "aside/1/x", "g"]
+    assert read_json(f"{FOLDER}/aside/1/e/y") == "d/e/y"
+
+
+def test_units_that_no_longer_count_are_set_aside(bucket: BucketServer) -> None:
+    unit, aside = epath.Path(f"{FOLDER}/evals/5/game"), epath.Path(f"{FOLDER}/aside/5/game")
+    for number in ("1", "2"):
+        write_json(unit / "unit.json", number)
+        write_json(unit / "parts" / "00000.jsonl", number)
+        assert set_aside(unit, aside) == aside / number
+    assert list_files(unit) == {}
+    assert sorted(list_files(aside)) == sorted(
+        f"{number}/{name}" for number in "12" for name in ("unit.json", "parts/00000.jsonl")
+    )
+    assert read_json(aside / "2" / "unit.json") == "2"
 
 
 @pytest.mark.parametrize("failure", [429, 503, "reset", "cut"])
