@@ -214,6 +214,13 @@ def read_jsonl(
     Of a file that is appended to, only lines that have `ended` may count: the last may still be written. One
     whose name ends in .gz is compressed.
     """
+    return (row for _, row in numbered_jsonl(path, ended, missing_ok))
+
+
+def numbered_jsonl(
+    path: epath.PathLike, ended: bool = False, missing_ok: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a json-lines file, each with the number of its line; as `read_jsonl`."""
     try:
         raw = read_bytes(path)
     except FileNotFoundError:
@@ -238,4 +245,4 @@ def read_jsonl(
             raise UsageError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise UsageError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
-        yield row
+        yield number, row

@@ -65,6 +65,8 @@ class VerifyOptions:
     workers: int = 2
     seconds: float = 10.0
     """Time limit for one response."""
+    memory: float = 4.0
+    """GB of address space of a process that judges; a response that needs more is unparsable."""
 
     def check(self) -> None:
         """UsageError naming a flag that is out of range."""
@@ -73,8 +75,25 @@ class VerifyOptions:
         for name, least in (("ngram", 1), ("workers", 1), ("max_characters", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: is not at least {least}")
-        if not self.seconds > 0:
-            raise UsageError(f"--seconds {self.seconds}: is not above 0")
+        _check_limits(self.seconds, self.memory)
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What `jax-sft judge` is told."""
+
+    workers: int = 2
+    """Processes that judge."""
+    seconds: float = 5.0
+    """Time for one verdict; one that takes longer is missing."""
+    memory: float = 4.0
+    """GB of address space of a process that judges; a verdict that needs more is missing."""
+
+    def check(self) -> None:
+        """UsageError naming a flag that is out of range."""
+        if self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: is not at least 1")
+        _check_limits(self.seconds, self.memory)
 
 
 HBM_SHARE = 0.92
@@ -125,6 +144,12 @@ class PlanOptions:
     def cache_folder(self) -> Path | None:
         """The folder that `cache` names, or None for the usual one."""
         return Path(self.cache).expanduser() if self.cache else None
+
+
+def _check_limits(seconds: float, memory: float) -> None:
+    for flag, value in (("--seconds", seconds), ("--memory", memory)):
+        if not value > 0:
+            raise UsageError(f"{flag} {value}: is not above 0")
 
 
 def _flag(name: str) -> str:

@@ -30,10 +30,11 @@ from jax_sft.cli.flags import (
 from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, parse_known_flags
 from jax_sft.config import EvaluationConfig, Run, Study, replace
 from jax_sft.files import home
-from jax_sft.options import BuildOptions, PlanOptions
+from jax_sft.options import BuildOptions, JudgeOptions, PlanOptions
 from jax_sft.study.check import validate
 from jax_sft.study.folder import run_file
 from jax_sft.study.load import load_study
+from jax_sft.terminal import results
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,23 @@ def sweep(words: list[str], args: list[str]) -> None:
 def score(words: list[str], args: list[str]) -> None:
     """Score the stored completions of a study again."""
     study, flags = _with_evaluation_flags(words[0], args)
-    from jax_sft.evaluation import score as results
+    from jax_sft.evaluation import score as scoring
 
-    results.score(study, *chosen_units(study, flags))
+    scoring.score(study, *chosen_units(study, flags))
+
+
+def judge(words: list[str], args: list[str]) -> None:
+    """Judge completions from anywhere by the rules of the benchmarks.
+
+    CASES holds a JSON object a line: {id, task, reference, completion, finish}. OUT gets the same lines with
+    metrics, answered, answer and the form in which it stood.
+    """
+    options = parse_flags(JudgeOptions, args)
+    options.check()
+    from jax_sft.evaluation.judge_cases import judge_cases
+
+    cases, out = map(home, words)
+    results(120).print(judge_cases(cases, out, options))
 
 
 def report(words: list[str], args: list[str]) -> None:
@@ -205,6 +220,7 @@ VERBS = {
         Verb(train, ("STUDY",), TrainHelp),
         Verb(sweep, ("STUDY",), SweepHelp),
         Verb(score, ("STUDY",), SweepHelp),
+        Verb(judge, ("CASES", "OUT"), JudgeOptions),
         Verb(report, ("STUDY",), PlaceFlags),
         Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
         Verb(data_build, ("SET", "FOLDER"), BuildOptions),

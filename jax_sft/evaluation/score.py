@@ -12,6 +12,7 @@ from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
 from jax_sft.evaluation.judging import judge, scorers
+from jax_sft.responses.thinking import reopened
 from jax_sft.responses.workers import Workers
 from jax_sft.statistics.intervals import estimate
 from jax_sft.study.folder import completions_file, unit_folder, unit_folders
@@ -105,7 +106,9 @@ def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
     items = stored_items(study, name)
     lines = whole_completions(folder, items, config.samples)
     by_id = {item.id: item for item in items}
-    asked = [(by_id[line.item], line.completion, line.finish) for line in lines]
+    opened = present.record is not None and present.record.opens_thinking
+    texts = [reopened(line.completion, line.finish) if opened else line.completion for line in lines]
+    asked = [(by_id[line.item], text, line.finish) for line, text in zip(lines, texts, strict=True)]
     verdicts = judge(config.task, asked, workers)
     scores = UnitScores(
         study=study.name,

@@ -1,119 +1,185 @@
-"""Reading the answer out of what a person sees of a completion: boxes, numbers, letters."""
+r"""Where the answer stands in what a person sees of a completion: an ordered list of forms, for all tasks.
+
+A form is a way to give an answer, and a finder that reads it: `tag` (<answer>…</answer>), `box` (\boxed{…}),
+`marked` (#### …), `stated` ("the answer is …"), `alone` (a line that is nothing else), and what a task adds.
+The first form of a task's list that can be read counts, and its name is kept beside the answer.
+"""
 
 import re
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-# A number as people write it, in group 1; units may follow at once. Exponents and indices (the 2 of m^2 or of
-# m^{2}) are passed over. Atomic, (?>…), so that a refused 12.5/2 is not read as 12, or as 1.
-_NUMBER = re.compile(
-    r"""
-    [\^_] (?: \{[^{}]*\} | [-−]?\w+ )
-    | (?<![\w.,/])                                      # not within a word (x2), a number or a fraction
-    (
-      (?> [-−]?\$? (?:\d{1,3}(?:,\d{3})+ | \d+) (?:\.\d+)? )
-      (?! [\d²³¼½¾] | /\d | [\^_]\{?[-−\w] )            # nor the start of one, or of a power, or 101_2
-      (?! [eE][-+]?\d | (?:st|nd|rd|th)\b )             # nor 1e3, nor 2nd
-    | [-−]?\$?\.\d+
-    )
-    """,
-    re.VERBOSE,
+TAG, BOX, MARKED, STATED, ALONE, LAST = "tag", "box", "marked", "stated", "alone", "last"
+_EXPLICIT = (TAG, BOX, MARKED, STATED)
+
+
+_MOST = 40
+"""Statements looked at, from the last on: a model that repeats itself costs no quadratic time."""
+_LONGEST_LINE = 300
+
+
+class Answer(NamedTuple):
+    """An answer as it was read, and the form in which it stood."""
+
+    text: str
+    form: str
+
+
+Reader = Callable[[str], str | None]
+"""Reads a field; None where it holds nothing of its kind, so that the search goes on."""
+Form = tuple[str, Reader]
+
+# What is invisible or directs the text only; full-width ASCII as plain ASCII.
+_INVISIBLE = (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF)
+_WIDE = {0xFF01 + shift: 0x21 + shift for shift in range(94)} | {
+    0x3000: 0x20,
+    0x3002: ord("."),
+    0xFF61: ord("."),
+}
+_END_MARK = re.compile(r"<[|｜][^<>\s]{2,40}[|｜]>|</s>|<eos>|<end_of_turn>|\[/?INST\]")
+# A question that the model made up after its answer.
+_NEXT_QUESTION = re.compile(
+    r"\n\s*\n\s*(?:\**|#*\s*)(?:next |new )?(?:question|problem|q|exercise|example|human|user|input)"
+    r"\b\W{0,3}\d*\W{0,3}:",
+    re.IGNORECASE,
 )
-# What LaTeX and typographers put between thousands: spaces (18\,000, 18~000) and commas (18{,}000, 18,\!000).
-_THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;:! ]|,\\!|\{,\}|[~\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
-_ARGUMENT = r"\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\d)"  # {…}, holding braces one deep, or a digit
-_FRACTION = re.compile(rf"(?:(\d)\s*)?\\[dt]?frac{_ARGUMENT}{_ARGUMENT}")
-_WHOLE = re.compile(r"\{?\s*([0-9]{1,15})\s*\}?")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_FINAL = re.compile(r"####\s*([^\n]*)")
 
-# What may stand around the letter of an option: ** quotes brackets $ \( \[ \text{ \textbf{ \mathrm{ …
-_COMMAND = r"\\(?:text|math)[a-z]*\s*\{"
-_OPEN = rf"(?:[*(\[{{<$`\"'“‘]|\\[(\[]|{_COMMAND})"
-_CLOSE = r"(?:[*)\]}>$`\"'”’]|\\[)\]])"
-_LEAD = rf"(?:{_COMMAND}|\W)*"
-# Between "answer" and the letter; bounded, so that a model that repeats itself costs no quadratic time.
-_LINK = rf"(?:\s|:|{_OPEN}|(?:is|would be|should be|option|choice|letter)\b){{0,20}}"
-_STATED = rf"(?:answer|(?:correct|right|best)\s+(?:option|choice)){_LINK}"
-_MENTIONED = rf"(?:option|choice){_LINK}"
+_TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_BOX = re.compile(r"(?:\\|\x08)?(?:(?<=\x08)oxed|boxed|fbox|framebox)\s*(?:\{|(?P<bare>\d+|[A-Z]\b))")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_MARK = re.compile(r"#{4,}[ \t]*([^\n]{0,200})[^\n]*(?:\n(?=([^\n]{1,200})))?")
+_NOUN = (
+    r"(?:\b(?:answers?|ans|antwort|r[ée]ponse|respuesta|risposta|resposta|final (?:result|value|total|amount"
+    r"|count|number|solution|choice))\b|ответ|答案|答え|正解)"
+)
+_VERB = r"(?:\b(?:is|are|be|equals|comes? to|ist|est|es|è|é)\b|[:=：]|是|为|は)"
+_STATEMENT = re.compile(
+    rf"{_NOUN}(?P<between>[^.\n!?:=]{{0,80}}?){_VERB}(?=(?P<field>[^\n]{{0,200}}(?:\n\s{{0,9}}[^\n]{{1,200}}){{0,2}}))",
+    re.IGNORECASE,
+)
+_REVERSED = re.compile(
+    r"(?:^|[.!?:,]\s|\n)\s*(?P<field>[^.\n]{1,80}?)[*\s]+is\s+(?:the|our|my)\s+(?:\w+\s+)?answer\b",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(r"\b(?:not|never|cannot|neither|nor|rather than|instead of)\b|n't\b", re.IGNORECASE)
+_PART = re.compile(r"\b(?:first|second|third|previous|part|step|intermediate)\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<!\\)!(?=\W*(?:$|\s[A-Z])))+(?=[\s*_`\"')\]$]|\\[)\]]|$)")
+_BOLD_LINE = re.compile(r"^[ \t>-]*(\*\*|__)(?P<field>[^\n*]{1,120})\1[.!]?[ \t]*$", re.MULTILINE)
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last \boxed{…} whose braces balance; None when there is none."""
-    found = None
+def find(said: str, forms: Sequence[Form]) -> Answer | None:
+    """The answer in what was said, by the first of `forms` that can be read; None when there is none.
+
+    What a model made up after its answer, such as the next question, is not looked at.
+    """
+    text = plain(said)
+    if follows := _NEXT_QUESTION.search(text.lstrip()):
+        head = text.lstrip()[: follows.start()]
+        found = _first(head, forms)
+        if found and (found.form in _EXPLICIT or "\n" not in head.strip()):
+            return found
+    return _first(text, forms)
+
+
+def within(fields: Callable[[str], Iterable[str]], read: Reader) -> Reader:
+    """A finder: the first of the fields of a text that `read` can read."""
+
+    def finder(text: str) -> str | None:
+        return next((value for field in fields(text) if (value := read(field)) is not None), None)
+
+    return finder
+
+
+def plain(text: str) -> str:
+    """The text up to its end mark, without invisible characters, full-width ones as ASCII."""
+    text = text.translate(dict.fromkeys(_INVISIBLE)).translate(_WIDE).strip().strip("\0")
+    end = next((mark.start() for mark in _END_MARK.finditer(text) if mark.start()), len(text))
+    return text[:end]
+
+
+def close_up(text: str) -> str:
+    """The text without long gaps."""
+    return re.sub(r"\s{3,}", lambda gap: "\n\n" if "\n" in gap[0] else "  ", text)
+
+
+def tagged(text: str) -> Iterator[str]:
+    """What stands in answer tags, the last first."""
+    return (match[1].strip() for match in reversed(list(_TAG.finditer(text))))
+
+
+def boxes(text: str) -> Iterator[str]:
+    r"""Contents of each \boxed{…} whose braces balance, the last first; empty ones are left out."""
+    return (content for _, content, _ in reversed(placed_boxes(text)) if content.strip())
+
+
+def placed_boxes(text: str) -> list[tuple[int, str, int]]:
+    r"""(start, content, end) of each \boxed{…} whose braces balance, in order."""
+    closes = _closings(text)
+    found = []
     for match in _BOX.finditer(text):
-        depth, position = 1, match.end()
-        while position < len(text) and depth:
-            # An escaped brace (\{) is content, not structure.
-            if text[position] == "\\":
-                position += 1
-            elif text[position] in "{}":
-                depth += 1 if text[position] == "{" else -1
-            position += 1
-        if depth == 0:
-            found = text[match.end() : position - 1]
+        if match["bare"]:
+            found.append((match.start(), match["bare"], match.end()))
+        elif end := closes.get(match.end() - 1):
+            found.append((match.start(), text[match.end() : end], end + 1))
     return found
 
 
-def join_thousands(text: str) -> str:
-    r"""The text with 18\,000, 18~000, 18{,}000 and the like as 18000; "18 000" and (1, 000) stay."""
-    return _THOUSANDS.sub("", text)
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last \boxed{…} that is not empty and whose braces balance; None when there is none."""
+    return next(boxes(text), None)
 
 
-def final_number(text: str) -> str | None:
-    r"""The number given as the answer: after ####, else in the last box, else the last one in the text.
-
-    After #### and in a box it is the first, or the first after the last =; when they hold digits but no
-    number that can be read (3/4), there is no answer.
-    """
-    marked = _FINAL.findall(text)
-    for part in (marked[-1] if marked else None, last_boxed(text)):
-        if part is not None and re.search(r"\d", part):
-            found = _numbers(part.rpartition("=")[2]) or _numbers(part)
-            return found[0] if found else None
-    found = _numbers(text)
-    return found[-1] if found else None
+def marked(text: str) -> Iterator[str]:
+    """What follows #### on its line, or on the next when it ends there; the last first."""
+    for match in reversed(list(_MARK.finditer(text))):
+        field = (match[1].strip(" #*") or match[2] or "").strip(" \t#")
+        if field:
+            yield field
 
 
-def _numbers(text: str) -> list[str]:
-    plain = _FRACTION.sub(_quotient, join_thousands(text))
-    return [number for number in _NUMBER.findall(plain) if number]
+def stated(text: str) -> Iterator[str]:
+    """What is said to be the answer, up to the end of its sentence; the last statement first."""
+    return (field for _, field in sorted(statements(text), reverse=True)[:_MOST])
 
 
-def _quotient(fraction: re.Match[str]) -> str:
-    r"""18 for \frac{36}{2}; "/0", in which no number is read, if that is not whole or follows a digit."""
-    before, *parts = fraction.groups()
-    above, below = (int(match[1]) if (match := _WHOLE.fullmatch(part)) else None for part in parts)
-    if before or above is None or not below or above % below:
-        return f"{before or ''}/0"
-    return str(above // below)
+def statements(text: str) -> Iterator[tuple[int, str]]:
+    """Where something is said to be the answer, and what, to the end of its sentence."""
+    text = close_up(text)
+    for match in (*_STATEMENT.finditer(text), *_REVERSED.finditer(text)):
+        between, field = match.groupdict().get("between") or "", sentence(match["field"])
+        before = text[max(0, match.start() - 12) : match.start()]
+        opening = field.partition(" ")[0]
+        if field and not _NEGATION.search(f"{between} {opening}") and not _PART.search(before + between):
+            yield match.start("field"), field
 
 
-def to_decimal(number: str) -> Decimal | None:
-    """Exact value of a number as people write it ("$1,200.50"); None when it is not one."""
-    plain = number.replace("−", "-").replace("$", "").replace(",", "").strip().rstrip(".")
-    try:
-        value = Decimal(plain)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
+def alone(text: str) -> Iterator[str]:
+    """The whole text when it is one line, lines in bold from the last on, and the last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1:
+        bold = list(_BOLD_LINE.finditer(text))
+        yield from (match["field"].strip() for match in reversed(bold[-_MOST:]))
+    yield from (line for line in lines[-1:] if len(line) <= _LONGEST_LINE)
 
 
-def choice_letter(text: str, letters: str = "ABCDE") -> str | None:
-    r"""The option chosen: in the last box, else after the last "answer is", else first in the text.
+def _first(text: str, forms: Sequence[Form]) -> Answer | None:
+    return next((Answer(value, name) for name, read in forms if (value := read(text)) is not None), None)
 
-    Else the last after "option" or "choice", else the last that stands in brackets or alone on its line.
-    A letter counts only when it stands by itself, with or without wrappers (**C**, \text{C}, "C"), so that
-    neither "Apple" nor, in a box or first in the text, the article in "A dog" does.
-    """
-    letter = rf"(?<!\w)([{letters}])(?!\w|['’]\w)"
-    boxed = last_boxed(text)
-    if boxed is not None and (match := re.match(rf"{_LEAD}(?!A\s+[a-z]){letter}", boxed)):
-        return match[1]
-    if stated := re.findall(rf"(?i:{_STATED}){letter}", text):
-        return str(stated[-1])
-    if opening := re.match(rf"{_LEAD}{letter}(?:[.:,]|{_CLOSE}|\s*$|\s*\n)", text):
-        return opening[1]
-    if mentioned := re.findall(rf"(?i:{_MENTIONED}){letter}", text):
-        return str(mentioned[-1])
-    alone = re.findall(rf"{_OPEN}\s*{letter}\s*{_CLOSE}|^[ \t]*{letter}[.):]?\s*$", text, re.M)
-    return next((first or second for first, second in reversed(alone)), None)
+
+def sentence(text: str) -> str:
+    """The first line that says something, to the end of its first sentence."""
+    line = next((line for line in text.split("\n") if line.strip(" \t*_:$[]\\")), "").strip()
+    end = _SENTENCE_END.search(line)
+    return (line[: end.start()] if end else line).strip(" \t:*_")
+
+
+def _closings(text: str) -> dict[int, int]:
+    r"""Where each brace that is opened closes, found in one pass; an escaped one (\{) is no brace."""
+    opened: list[int] = []
+    closes = {}
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            closes[opened.pop()] = brace.start()
+    return closes

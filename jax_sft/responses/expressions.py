@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from jax_sft.responses.numbers import join_thousands
+
 LONGEST = 400  # characters; keeps recursion and integers small whatever a model writes
 MOST_DIGITS = 12
 _UNICODE = str.maketrans(
@@ -15,13 +17,19 @@ _UNICODE = str.maketrans(
 )
 _ARGUMENT = r"\s*(?:\{([^{}]*)\}|(\d))"  # of a LaTeX command: {…} with no braces within, or a single digit
 _LATEX = (
-    (re.compile(rf"\\[dt]?frac{_ARGUMENT}{_ARGUMENT}"), r"((\1\2)/(\3\4))"),
+    # Not after a digit, where it would be a mixed number.
+    (re.compile(rf"(?<!\d)(?<!\d )\\[dt]?frac{_ARGUMENT}{_ARGUMENT}"), r"((\1\2)/(\3\4))"),
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),
-    (re.compile(r"\\(?:left|right|[,;:! ]|quad)"), " "),
-    (re.compile(r"\\text\s*\{([^{}]*)\}"), r" \1 "),
+    (
+        re.compile(r"\\(?:left|right|displaystyle|q?quad)(?![a-zA-Z])|\\[,;:! ]|\\checkmark\s*$|[✓✔✅]\s*$"),
+        " ",
+    ),
+    (re.compile(r"(?<=\S)\s*\\text\s*\{[^{}\d]*\}\s*$"), ""),  # a word at the end
+    (re.compile(r"\\(?:text|math)(?:bf|rm|it)?\s*\{([^{}]*)\}"), r" \1 "),
 )
-_TOKEN = re.compile(r"\s*(?:(\d+)|([-+*/()]))")
+_LETTER_X = re.compile(r"(?<=[\d)\s])[xX](?=[\s\d(])")
+_TOKEN = re.compile(r"\s*(?:(\d+)(?:\.0+)?(?![.\d])|([-+*/()]))")
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Expression:
 def parse_expression(text: str) -> Expression:
     """Parse one side of an equation: integers, + - * / and brackets, unary minus, unicode or LaTeX operators.
 
-    Raises ValueError for anything else, for division by zero, and for text longer than LONGEST characters.
+    A bracket beside a number or another bracket multiplies: 2(3+5). Raises ValueError for anything else, for
+    division by zero, and for text longer than LONGEST characters.
     """
     tokens = _tokenise(normalise(text))
     try:
@@ -76,16 +85,17 @@ def normalise(text: str) -> str:
     """Plain ASCII operators and brackets for unicode and LaTeX forms; ValueError for a text too long."""
     if len(text) > LONGEST:
         raise ValueError(f"longer than {LONGEST} characters")
-    before = ""
+    before, text = "", join_thousands(text)
     while text != before:  # inner commands first: each pass takes away the innermost
         before = text
         for pattern, plain in _LATEX:
             text = pattern.sub(plain, text)
-    return text.translate(_UNICODE).strip().rstrip(".")
+    return _LETTER_X.sub("*", text.translate(_UNICODE)).strip().rstrip(".,;").rstrip()
 
 
 def _tokenise(text: str) -> list[str]:
-    tokens, position = [], 0
+    tokens: list[str] = []
+    position = 0
     text = text.rstrip()
     while position < len(text):
         match = _TOKEN.match(text, position)
@@ -94,6 +104,12 @@ def _tokenise(text: str) -> list[str]:
         token = match[1] or match[2]
         if len(token) > MOST_DIGITS or not token.isascii():
             raise ValueError(f"unexpected {token!r}")
+        if (
+            tokens
+            and (tokens[-1] == ")" or tokens[-1].isdigit())
+            and (token == "(" or (tokens[-1] == ")" and token.isdigit()))
+        ):
+            tokens.append("*")
         tokens.append(token)
         position = match.end()
     return tokens

@@ -26,6 +26,14 @@ def thought(response: str) -> str:
     return response[: closed + len(CLOSE)] if closed >= 0 else ""
 
 
+def reopened(response: str, finish: str) -> str:
+    """A response whose template opened the thought, with that tag.
+
+    One that ended by itself and closed no thought is taken as it stands: all of it was said.
+    """
+    return OPEN + response if CLOSE in response or finish == "length" else response
+
+
 def traces(response: str) -> list[str]:
     """What stands inside each think block that was closed."""
     return [match[2] for match in _BLOCK.finditer(response)]

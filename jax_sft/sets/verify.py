@@ -186,7 +186,7 @@ def _judge_all(
         lines = stack.enter_context(open(partial, "a", buffering=1)) if local else None
         progress = stack.enter_context(Progress(console=console or messages(quiet=True)))
         bar = progress.add_task("verifying", total=len(candidates), completed=len(candidates) - len(todo))
-        workers = stack.enter_context(Workers(Limits(options.workers, options.seconds)))
+        workers = stack.enter_context(Workers(Limits(options.workers, options.seconds, options.memory)))
         outcomes = workers.run(judge, tasks, warm=mathematics.warm)
         for candidate, (outcome, value) in zip(todo, outcomes, strict=True):
             verdicts[candidate.key] = value if outcome == "done" else names[outcome]

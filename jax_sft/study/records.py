@@ -47,6 +47,8 @@ class RunRecord:
     data_hash: str = ""
     total_steps: int = 0
     snapshot_steps: tuple[int, ...] = ()
+    opens_thinking: bool = False
+    """Whether the chat template opens the thought, so that completions come without their first think tag."""
     packing: str = ""
     """How full the packed rows are, in words."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -226,6 +228,8 @@ class Verdict:
     """Whether there was an answer to judge, right or wrong."""
     answer: str = ""
     """The answer as read, for people who page through completions."""
+    form: str = ""
+    """In which form it stood: tag, box, marked, stated, …; empty where there was no answer."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,7 @@ class JudgedCompletion:
     metrics: dict[str, float]
     answered: bool
     answer: str = ""
+    form: str = ""
 
 
 @dataclass(frozen=True)

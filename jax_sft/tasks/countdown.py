@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
 from jax_sft.options import fitting
-from jax_sft.responses.answers import last_boxed
+from jax_sft.responses.answers import BOX, boxes, find, within
 from jax_sft.responses.expressions import check_answer
 from jax_sft.responses.thinking import after_trace, visible
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.countdown_traces import Term, combine, miniature_trace, search_trace
 from jax_sft.tasks.rows import Row
-from jax_sft.tasks.task import Task, register, user
+from jax_sft.tasks.task import Task, column, exact, register, user
 
 TEST_SHARE = 0.2
 _SMALL_POOL = 20_000  # ordered choices of numbers up to which all puzzles are listed, not sampled
@@ -249,10 +249,11 @@ class Countdown(Task):
         puzzles = countdown_puzzles(size, seed, made)
         return [Item(puzzle.id, user(puzzle.prompt), puzzle.reference) for puzzle in puzzles]
 
+    def check(self, reference: Mapping[str, Any], where: str) -> None:
+        """There are numbers and a target."""
+        column(reference, "numbers", where), column(reference, "target", where)
+
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """1 when the last boxed expression after the thinking solves the puzzle."""
-        text = visible(completion)
-        answer = last_boxed(text) if text is not None else None
-        if answer is None:
-            return Verdict({"accuracy": 0.0}, answered=False)
-        return Verdict({"accuracy": float(check_answer(answer, **item.reference))}, True, answer)
+        found = find(visible(completion) or "", [(BOX, within(boxes, str))])
+        return exact(found, bool(found and check_answer(found.text, **item.reference)))

@@ -1,16 +1,17 @@
 """GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168); the final number counts."""
 
 import re
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl
-from jax_sft.responses.answers import final_number, to_decimal
+from jax_sft.responses.numbers import final_number, to_fraction
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.rows import TrainingFormat
-from jax_sft.tasks.task import Task, column, register, source_file, user
+from jax_sft.tasks.task import Task, column, exact, register, source_file, user
 
 GSM8K_INSTRUCTION = "Solve the problem step by step. End with the answer as a number after ####."
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
@@ -39,19 +40,19 @@ class GSM8K(Task):
         for number, row in enumerate(read_jsonl(path), start=1):
             where = f"{path}, row {number}"
             question, answer = column(row, "question", where), column(row, "answer", where)
-            gold = str(answer).rpartition("####")[2].strip()
-            if to_decimal(gold) is None:
-                raise UsageError(f"{where}: answer must end in #### and a number, found {gold[:40]!r}")
-            items.append(
-                Item(f"gsm8k-{number}", user(f"{question}\n{instruction}".strip()), {"answer": gold})
-            )
+            reference = {"answer": str(answer).rpartition("####")[2].strip()}
+            self.check(reference, where)
+            items.append(Item(f"gsm8k-{number}", user(f"{question}\n{instruction}".strip()), reference))
         return items
 
+    def check(self, reference: Mapping[str, Any], where: str) -> None:
+        """The right answer is a number."""
+        gold = column(reference, "answer", where)
+        if not isinstance(gold, str) or to_fraction(gold) is None:
+            raise UsageError(f"{where}: answer must end in #### and a number, found {str(gold)[:40]!r}")
+
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
-        """1 when the final number after the thinking (####, else a box, else the last) is the gold one."""
-        text = visible(completion)
-        answer = final_number(text) if text is not None else None
-        if answer is None:
-            return Verdict({"accuracy": 0.0}, answered=False)
-        right = to_decimal(answer) == to_decimal(item.reference["answer"])
-        return Verdict({"accuracy": float(right)}, answered=True, answer=answer)
+        """1 when the number given as the answer after the thinking is the gold one."""
+        found = final_number(visible(completion) or "")
+        gold = to_fraction(item.reference["answer"])
+        return exact(found, bool(found and to_fraction(found.text) == gold))

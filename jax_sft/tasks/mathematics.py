@@ -1,8 +1,10 @@
 """MATH-500: competition problems (Hendrycks et al. 2021; the 500 of Lightman et al. 2023), by math-verify."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
+from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl
 from jax_sft.responses import mathematics
 from jax_sft.responses.thinking import visible
@@ -35,14 +37,20 @@ class Math500(Task):
             where = f"{path}, row {number}"
             problem, answer = column(row, "problem", where), column(row, "answer", where)
             reference = {"answer": str(answer), "level": row.get("level"), "subject": row.get("subject")}
+            self.check(reference, where)
             name = str(row.get("unique_id", f"math500-{number}"))
             items.append(Item(name, user(f"{problem}\n{instruction}".strip()), reference))
         return items
 
+    def check(self, reference: Mapping[str, Any], where: str) -> None:
+        """The right answer can be read."""
+        gold = column(reference, "answer", where)
+        try:
+            mathematics.gold_answer(gold)
+        except (ValueError, AttributeError) as error:
+            raise UsageError(f"{where}: answer: {error}") from None
+
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
-        """1 when the last box after the thinking, or else the last formula, equals the gold answer."""
-        text = visible(completion)
-        if text is None:
-            return Verdict({"accuracy": 0.0}, answered=False)
-        found = mathematics.judge(text, item.reference["answer"])
-        return Verdict({"accuracy": float(bool(found.right))}, bool(found.answer.strip()), found.answer)
+        """1 when the answer given after the thinking equals the gold one."""
+        found = mathematics.judge(visible(completion) or "", item.reference["answer"])
+        return Verdict({"accuracy": float(bool(found.right))}, bool(found.form), found.answer, found.form)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, ClassVar
@@ -12,17 +13,30 @@ from typing import Any, ClassVar
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
 from jax_sft.machine import run_apart
-from jax_sft.responses.answers import last_boxed
+from jax_sft.responses import answers
+from jax_sft.responses.answers import within
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
-from jax_sft.tasks.task import Task, register, user
+from jax_sft.tasks.task import Task, column, exact, register, user
 
 _UNUSABLE = {
     "composite": "it is a mixture of others: make one benchmark for each",
     "game_of_life_halting": "its scorer accepts any answer",
 }
 _TUPLES = ("arc_agi", "rearc")  # their scorers compare with tuples, which JSON turns into lists
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_WRAPPED = re.compile(
+    r"\s*(?:\\(?:boxed|text\w*)\s*\{(.*)\}|\*\*(.*)\*\*|\$+(.*?)\$+|`+(?:\w*\n)?(.*?)`+|(.*)\.)\s*", re.DOTALL
+)
+# What scorers raise on answers that they cannot read.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 @register("reasoning_gym")
@@ -67,23 +81,49 @@ class ReasoningGym(Task):
             for number, entry in enumerate(_generate(where, request))
         ]
 
+    def check(self, reference: Mapping[str, Any], where: str) -> None:
+        """There is what the generator's scorer needs."""
+        for name in ("generator", "options", "entry"):
+            column(reference, name, where)
+
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
-        """Judge the last <answer>, else the last box, else everything after the thinking."""
-        text = visible(completion)
-        if text is None or not text.strip():
-            return Verdict({"accuracy": 0.0}, answered=False)
-        tagged = _TAGGED.findall(text)
-        answer = tagged[-1].strip() if tagged else last_boxed(text) or text.strip()
-        reference = item.reference
-        entry = reference["entry"]
-        if reference["generator"] in _TUPLES:
-            entry = {**entry, "metadata": _as_tuples(entry["metadata"])}
-        dataset = _dataset(reference["generator"], json.dumps(reference["options"], sort_keys=True))
-        try:
-            score = float(dataset.score_answer(answer, entry))
-        except Exception:  # several scorers raise on answers that they cannot read
-            score = 0.0
-        return Verdict({"accuracy": float(score >= 0.99)}, answered=True, answer=answer)
+        """Judge the last <answer>, else the last box, all that is said if it is right, or what is stated."""
+
+        def right(answer: str) -> bool:
+            return any(_scores(item.reference, variant) for variant in _unwrapped(answer))
+
+        forms: list[answers.Form] = [
+            (answers.TAG, within(answers.tagged, _filled)),
+            (answers.BOX, within(answers.boxes, _filled)),
+            ("text", lambda text: text.strip() if text.strip() and right(text.strip()) else None),
+            (answers.STATED, within(answers.stated, _filled)),
+        ]
+        found = answers.find(visible(completion) or "", forms)
+        return exact(found, bool(found and right(found.text)))
+
+
+def _filled(answer: str) -> str | None:
+    return answer.strip() or None
+
+
+def _unwrapped(answer: str) -> Iterator[str]:
+    """The answer as it stands, and then without one box, mark or full stop around it after another."""
+    yield answer
+    while match := _WRAPPED.fullmatch(answer):
+        answer = next(part for part in match.groups() if part is not None).strip()
+        yield answer
+
+
+def _scores(reference: dict[str, Any], answer: str) -> bool:
+    """Whether the generator's own scorer takes an answer."""
+    entry = reference["entry"]
+    if reference["generator"] in _TUPLES:
+        entry = {**entry, "metadata": _as_tuples(entry["metadata"])}
+    dataset = _dataset(reference["generator"], json.dumps(reference["options"], sort_keys=True))
+    try:
+        return float(dataset.score_answer(answer, entry)) >= 0.99
+    except _UNREADABLE:
+        return False
 
 
 def _generate(where: str, request: dict[str, Any]) -> list[dict[str, Any]]:

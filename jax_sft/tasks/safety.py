@@ -2,7 +2,8 @@
 
 import csv
 import io
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
@@ -35,11 +36,15 @@ class XSTest(Task):
         for number, row in enumerate(csv.DictReader(io.StringIO(path.read_text())), start=1):
             where = f"{path}, row {number}"
             prompt, label = column(row, "prompt", where), column(row, "label", where)
-            if label not in ("safe", "unsafe"):
-                raise UsageError(f"{where}: label must be safe or unsafe, not {label!r}")
             reference = {"label": label, "type": row.get("type", "")}
+            self.check(reference, where)
             items.append(Item(f"xstest-{row.get('id', number)}", user(prompt), reference))
         return items
+
+    def check(self, reference: Mapping[str, Any], where: str) -> None:
+        """The prompt is safe or unsafe."""
+        if column(reference, "label", where) not in ("safe", "unsafe"):
+            raise UsageError(f"{where}: label must be safe or unsafe, not {reference['label']!r}")
 
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """Whether what follows the thinking refuses."""

@@ -17,6 +17,7 @@ from jax_sft.config import BenchmarkConfig, Group, Option
 from jax_sft.errors import UsageError
 from jax_sft.files import under
 from jax_sft.options import fitting
+from jax_sft.responses.answers import Answer
 from jax_sft.study.records import Item, Verdict
 
 
@@ -55,6 +56,10 @@ class Task(ABC):
         """How much an item counts in the mean of a metric."""
         return 1.0
 
+    def check(self, reference: Mapping[str, Any], where: str) -> None:
+        """UsageError, opened by `where`, for a reference by which no completion can be judged."""
+        return
+
     def warm(self) -> None:
         """Import what takes long, once in every process that judges, before time is counted."""
         return
@@ -76,7 +81,7 @@ class Task(ABC):
         return {**self.defaults, **given}
 
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised when what `responses` reads changes for any task."""
 T = TypeVar("T", bound=type[Task])
 _CLASSES: dict[str, type[Task]] = {}
@@ -148,6 +153,13 @@ def subset(items: Sequence[Item], limit: int) -> list[Item]:
     ranked = sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())
     kept = {item.id for item in ranked[:limit]}
     return [item for item in items if item.id in kept]
+
+
+def exact(found: Answer | None, right: bool) -> Verdict:
+    """The verdict of a task whose only metric is accuracy."""
+    if found is None:
+        return Verdict({"accuracy": 0.0}, answered=False)
+    return Verdict({"accuracy": float(right)}, answered=True, answer=found.text, form=found.form)
 
 
 def user(content: str) -> tuple[dict[str, str], ...]:

@@ -21,6 +21,7 @@ from jax_sft.study.folder import run_folder, snapshots_folder, state_folder, stu
 from jax_sft.study.records import RunRecord
 from jax_sft.study.starts import StartRun, parse_init
 from jax_sft.tokens.templates import ChatTemplate
+from jax_sft.tokens.thoughts import opens_thinking
 from jax_sft.tokens.tokenizer import Tokenizer
 from jax_sft.training.step import TrainState, init_state
 
@@ -49,6 +50,7 @@ def write_record(study: Study, run: Run, data: RunData, steps: list[int]) -> epa
         data_hash=data.batches.rows.hash,
         total_steps=data.batches.total_steps,
         snapshot_steps=tuple(steps),
+        opens_thinking=opens_thinking(data.template),
         packing=str(data.batches.packing),
         versions={name: version(name) for name in LIBRARIES},
     )

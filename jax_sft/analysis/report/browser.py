@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from jax_sft.analysis.study import StudyResults
-from jax_sft.responses.thinking import thought
+from jax_sft.responses.thinking import reopened, thought
 from jax_sft.study.records import CompletionLine, Item, JudgedCompletion, UnitScores
 
 RANDOM_ITEMS, CHANGING_ITEMS = 5, 3
@@ -21,6 +21,7 @@ class CompletionSample:
 
     def __init__(self, record: StudyResults) -> None:
         self._record = record
+        self._opened = {run.name for run in record.runs if run.record and run.record.opens_thinking}
         self._chosen = {b.name: choose_items(record, b.name) for b in record.benchmarks}
         self._units: dict[tuple[str, str, int], list[dict[str, Any] | None]] = {}
 
@@ -31,7 +32,7 @@ class CompletionSample:
         entries: list[dict[str, Any] | None] = []
         for item, _ in self._chosen[unit.benchmark]:
             line, verdict = texts.get(item), verdicts.get(item)
-            entries.append(_entry(line, verdict, unit) if line is not None else None)
+            entries.append(_entry(line, verdict, unit, unit.run in self._opened) if line else None)
         self._units[unit.run, unit.benchmark, unit.step] = entries
 
     def as_json(self) -> dict[str, Any]:
@@ -96,12 +97,15 @@ def _shortened(entry: dict[str, Any], limit: int) -> dict[str, str]:
     return {"thought": shorten(inner, max(limit // 2, limit - len(said))), "said": said}
 
 
-def _entry(line: CompletionLine, verdict: JudgedCompletion | None, unit: UnitScores) -> dict[str, Any]:
+def _entry(
+    line: CompletionLine, verdict: JudgedCompletion | None, unit: UnitScores, opened: bool
+) -> dict[str, Any]:
     score = verdict.metrics.get(unit.headline) if verdict else None
-    inner = thought(line.completion)
+    text = reopened(line.completion, line.finish) if opened else line.completion
+    inner = thought(text)
     return {
         "thought": inner,
-        "said": line.completion[len(inner) :],
+        "said": text[len(inner) :],
         "tokens": line.tokens,
         "finish": line.finish,
         "score": score if score is None or unit.higher_is_better else 1 - score,
