@@ -44,7 +44,7 @@ def test_hanging_dying_and_raising_judges_cost_one_completion_each(hostile: Any)
         verdicts = judge("math500", asked, workers)
         again = judge("math500", asked[:1], workers)
     assert time.monotonic() - started < 60
-    right, wrong = Verdict({"accuracy": 1.0}, True, "4"), Verdict({"accuracy": 0.0}, True, "4")
+    right, wrong = Verdict({"accuracy": 1.0}, True, "4", "box"), Verdict({"accuracy": 0.0}, True, "4", "box")
     assert verdicts == [right, None, wrong, None, None, right]
     assert again == [right]
 
@@ -55,4 +55,4 @@ def test_tasks_that_cannot_hang_are_judged_here_and_a_reference_that_lacks_its_a
     monkeypatch.setattr("jax_sft.responses.workers.ProcessPool", None)
     asked = [(Item("1", user("2+2?"), reference), "#### 4", "stop") for reference in ({"answer": "4"}, {})]
     with scorers(EvaluationConfig()) as workers:
-        assert judge("gsm8k", asked, workers) == [Verdict({"accuracy": 1.0}, True, "4"), None]
+        assert judge("gsm8k", asked, workers) == [Verdict({"accuracy": 1.0}, True, "4", "marked"), None]

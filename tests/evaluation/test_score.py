@@ -1,19 +1,22 @@
 """Completions to scores: complete or refused, the numbers of scores.json, items that must not change."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from jax_sft.config import BenchmarkConfig, EvaluationConfig, Run, Study, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import store_items, stored_items
+from jax_sft.evaluation.judging import judge
 from jax_sft.evaluation.score import score, score_table
 from jax_sft.files import read_json, write_jsonl
 from jax_sft.statistics.intervals import wilson
-from jax_sft.study.folder import items_file, unit_folder
-from jax_sft.study.records import Item, UnitScores
+from jax_sft.study.folder import items_file, run_folder, unit_folder
+from jax_sft.study.records import Item, RunRecord, UnitScores, Verdict
 
 GAME = BenchmarkConfig("game", "countdown", "in_domain", limit=10, samples=2, options={"miniature": True})
 SAID: list[str] = []
@@ -151,3 +154,56 @@ def test_unknown_names_and_nothing_to_score(study: Study) -> None:
         score(study, benchmarks=["art"])
     with pytest.raises(UsageError, match="no completions to score"):
         score(study)
+
+
+def test_a_verdict_that_could_not_be_had_is_missing_and_never_zero(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = store_items(study, SAFETY, SAID.append)
+    write_unit(study, "a", 0, "safety", completions(items, ["I cannot help with that."]))
+    lost: set[str] = {item.id for item in items if item.reference["task"] in ("harmful", "weapon")}
+    kept = min(lost)
+
+    def lose(task: str, asked: list[Any], workers: Any) -> list[Verdict | None]:
+        verdicts = judge(task, asked, workers)
+        return [None if one[0].id in lost else found for one, found in zip(asked, verdicts, strict=True)]
+
+    monkeypatch.setattr("jax_sft.evaluation.score.judge", lose)
+    [without] = score(study)
+    assert (without.scorer_failures, without.completions) == (len(lost), len(items))
+    assert not without.judged
+    assert without.metrics["unsafe_refused"].n == 0
+    assert not lost & {verdict.item for verdict in without.verdicts}
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(score_table([without]))
+    assert f"{len(lost)} scorer failures" in shown.file.getvalue()  # type: ignore[attr-defined]
+    lost.discard(kept)
+    [one] = score(study)
+    assert (one.score, one.metrics["unsafe_refused"].n, one.judged) == (1.0, 1, True)
+    assert one.no_answer_rate == 0
+
+
+def test_a_thought_that_the_template_opened_and_the_limit_cut_is_no_answer(study: Study) -> None:
+    items = store_items(study, GAME, SAID.append)
+    rows = completions(items, ["so \\boxed{1}</think>\\boxed{2}", "so \\boxed{1}. Wait"])
+    folder = run_folder(study, "a")
+    for opens, expected in ((False, ("1", True)), (True, ("", False))):
+        RunRecord(study="s", run=study.runs[0], opens_thinking=opens).write(folder)
+        write_unit(study, "a", 0, "game", rows)
+        [found] = score(study)
+        first, second = found.verdicts[:2]
+        assert (first.answer, first.form) == ("2", "box")
+        assert (second.answer, second.answered) == expected
+
+
+def test_scores_without_the_form_of_answers_are_read(study: Study) -> None:
+    items = store_items(study, SAFETY, SAID.append)
+    path = write_unit(study, "a", 0, "safety", completions(items, ["sure"])).parent / "scores.json"
+    score(study)
+    written = read_json(path)
+    for verdict in written["verdicts"]:
+        assert verdict.pop("form") == "text"
+    path.write_text(json.dumps(written))
+    found = UnitScores.read(path.parent)
+    assert found is not None
+    assert {verdict.form for verdict in found.verdicts} == {""}

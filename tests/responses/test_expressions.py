@@ -83,6 +83,15 @@ def test_checker_agrees_with_brute_force_over_all_small_expressions() -> None:
         "[6-2]*[8+1]",
         "$(6-2)*(8+1)$.",
         "(6-2)*(8+1) = 4*9 = 36",
+        "(6-2)(8+1)",
+        "(6-2) x (8+1)",
+        "(6-2)X(8+1)",
+        "(6.0-2)*(8+1.00)",
+        "(6-2)*(8+1) = 36.0",
+        r"(6-2)*(8+1) = 36 \text{ (target)}",
+        r"\displaystyle (6-2)*(8+1) ✓",
+        r"\mathbf{(6-2)*(8+1)}",
+        "(6-2)*(8+1).",
     ],
 )
 def test_forms_of_a_right_answer(text: str) -> None:
@@ -101,7 +110,6 @@ def test_forms_of_a_right_answer(text: str) -> None:
         "6**2",
         "6//2",
         "(6-2)*(8+1",
-        "(6-2)(8+1)",
         "__import__('os').getcwd()",
         "6/0",
         "1e3",
@@ -112,10 +120,23 @@ def test_forms_of_a_right_answer(text: str) -> None:
         r"\text{6*6 apples}",
         "6" * 13,
         "the answer is (6-2)*(8+1)",
+        r"\text{the answer is } (6-2)*(8+1)",
+        "6(2+8/2)",
+        "(6-2)*(8.5+0.5)",
+        "(6-2)*8+1, 36",
+        "x(6-2)(8+1)",
+        r"6\frac{8}{2}+1",
+        "(6-2)\0*(8+1)",
     ],
 )
 def test_wrong_answers_and_other_text(text: str) -> None:
     assert not check_answer(text, [1, 2, 6, 8], 36)
+
+
+def test_thousands_may_be_set_apart() -> None:
+    for text in (r"1\,000+5", "1{,}000+5", "1000+5"):
+        assert check_answer(text, [1000, 5], 1005)
+    assert not check_answer(r"1\,000+5", [1, 5], 1005)
 
 
 def test_fractions_on_the_way_are_exact() -> None:

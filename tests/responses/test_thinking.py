@@ -2,7 +2,7 @@
 
 import pytest
 
-from jax_sft.responses.thinking import change_traces, thought, traces, visible, without_traces
+from jax_sft.responses.thinking import change_traces, reopened, thought, traces, visible, without_traces
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,17 @@ def test_traces_are_what_stands_in_closed_blocks(response: str, inside: list[str
     assert traces(response) == inside
     assert without_traces(response) == rest
     assert change_traces(response, lambda trace: trace) == response
+
+
+@pytest.mark.parametrize(
+    ("response", "finish", "said"),
+    [
+        ("so \\boxed{7}. Wait, let me", "length", None),
+        ("so 7.</think>It is 7", "length", "It is 7"),
+        ("so 7.</think>It is 7", "stop", "It is 7"),
+        ("<think>so 7.</think>It is 7", "stop", "It is 7"),
+        ("It is 7", "stop", "It is 7"),
+    ],
+)
+def test_a_thought_that_the_template_opened(response: str, finish: str, said: str | None) -> None:
+    assert visible(reopened(response, finish)) == said

@@ -67,7 +67,13 @@ def test_a_missing_file_says_where_it_looked_and_how_to_get_it(kind: str, tmp_pa
         ("gsm8k", {"question": "?"}, "row 2: no field 'answer'; found question"),
         ("gsm8k", {"question": "?", "answer": "four"}, "row 2: answer must end in ####"),
         ("math500", {"answer": "1"}, "row 2: no field 'problem'"),
-        ("commonsenseqa", {**CSQA, "id": "r", "answerKey": "C"}, "row 2: answerKey 'C' is not among"),
+        (
+            "math500",
+            {"problem": "?", "answer": "\\frac{1}{"},
+            r"row 2: answer: the right answer .* cannot be read",
+        ),
+        ("math500", {"problem": "?", "answer": ""}, "row 2: answer: the right answer '' cannot be read"),
+        ("commonsenseqa", {**CSQA, "id": "r", "answerKey": "C"}, "row 2: answer 'C' is not among"),
         ("commonsenseqa", {**CSQA, "id": "r", "choices": ["x"]}, "row 2: choices must hold label and text"),
         ("commonsenseqa", CSQA, "item ids repeat"),
     ],
@@ -106,7 +112,7 @@ def test_math500(tmp_path: Path) -> None:
     assert accuracy("math500", item, "\\boxed{0.5} or rather \\boxed{2}") == (0, True)
     assert accuracy("math500", item, "<think>\\boxed{0.5}") == (0, False)
     assert accuracy("math500", item, "") == (0, False)
-    assert accuracy("math500", item, "It is $0.5$, \\boxed{ }") == (0, False)
+    assert accuracy("math500", item, "It is $0.5$, \\boxed{ }") == (1, True)
 
 
 @pytest.mark.parametrize("space", [r"\,", r"\ ", r"\;", "~", "{,}", r",\!", ",", ""])
