@@ -104,9 +104,9 @@ def list_files(folder: epath.PathLike, digests: bool = False) -> dict[str, Entry
     """
     place = os.fspath(folder)
     if in_bucket(folder):
-        found = _objects(place)
-        start = len(place.split("://")[1].rstrip("/")) + 1
-        return {name[start:]: _entry(details) for name, details in found.items()}
+        below = place.split("://")[1].rstrip("/") + "/"
+        found = _objects(place).items()
+        return {name.removeprefix(below): _entry(d) for name, d in found if name.startswith(below)}
     paths = (os.path.join(parent, name) for parent, _, names in os.walk(place) for name in names)
     return {os.path.relpath(path, place): _local_entry(path, digests) for path in paths}
 
