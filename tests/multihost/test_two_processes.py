@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import tensorstore as ts
 
 from jax_sft.checkpoints.store import state_store
 from jax_sft.config import Run
@@ -20,6 +21,7 @@ from jax_sft.models.weights.write import is_exported
 from jax_sft.sharding import make_mesh
 from jax_sft.training.loop import train
 from jax_sft.training.step import abstract_state
+from tests.checkpoints.saves import forget_checksums
 from tests.training.tiny import EXPORTING, LONG, SHORT, start_process, study
 
 
@@ -87,6 +89,27 @@ def test_two_processes_go_on_where_one_stopped(one: Path, tmp_path: Path) -> Non
     assert "going on from step 6" in told[0], told[0]
     assert told[1] == "", "only process 0 speaks"
     assert len(list((run_folder(two) / "tensorboard").iterdir())) == 1
+    assert_same_run(two, one)
+
+
+@pytest.mark.slow
+def test_damage_that_one_process_reads_is_damage_for_both(one: Path, tmp_path: Path) -> None:
+    """A byte of the last device's part, which only process 1 loads."""
+    two = shutil.copytree(one, tmp_path / "two")
+    save = run_folder(two) / "state" / "8"
+    forget_checksums(save)
+    stored = ts.KvStore.open({"driver": "ocdbt", "base": f"file://{save}/"}).result()
+    keys = [key for key in stored.list().result() if key.startswith(b"params.") and b"/c/" in key]
+    chunk = max((stored[key] for key in keys if key.rstrip(b"/0").endswith(b"7")), key=len)
+    path = next(path for path in save.rglob("d/*") if chunk in path.read_bytes())
+    data = bytearray(path.read_bytes())
+    data[data.index(chunk) + len(chunk) // 2] ^= 1
+    path.write_bytes(data)
+    told = [process.communicate()[1] for process in start_two(two)]
+    assert (
+        "state/8: has changed since it was saved, by what another process reads of it; passed over" in told[0]
+    )
+    assert "going on from step 6" in told[0], told[0]
     assert_same_run(two, one)
 
 
