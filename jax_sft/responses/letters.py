@@ -89,7 +89,8 @@ def choice(said: str, letters: str, texts: Sequence[str] = ()) -> Answer | None:
     A letter counts only where it stands by itself. Two options at once are an answer as they stand, and equal
     none. `texts` are the options' words in the order of the letters, where they are known.
     """
-    options = dict(zip(map(_words, texts), letters, strict=False))
+    words = list(map(_words, texts))  # those of two options at once tell neither
+    options = {text: letter for text, letter in zip(words, letters, strict=False) if words.count(text) == 1}
 
     def field(text: str) -> str | None:
         return _letter(text, letters, options)
@@ -201,7 +202,7 @@ def _sayings(text: str) -> list[str]:
 def _words(text: str) -> str:
     """The words of an option, to compare by: small letters, no article, no punctuation."""
     words = re.findall(r"[a-z0-9]+", _bare(text).lower())
-    return " ".join(words[1:] if words[:1] in (["a"], ["an"], ["the"]) else words)
+    return " ".join(words[1:] if len(words) > 1 and words[:1] in (["a"], ["an"], ["the"]) else words)
 
 
 def _bare(text: str) -> str:

@@ -1,5 +1,6 @@
 """IFEval: 541 prompts with instructions that a program can check (Zhou et al. 2023, arXiv 2311.07911)."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
@@ -39,15 +40,18 @@ class IFEval(Task):
         self.options(config)
         items = []
         for where, row in table(config, data_root, "benchmarks/ifeval_input_data.jsonl", REMEDY):
-            instructions = _instructions(row, where)
-            items.append(
-                Item(
-                    f"ifeval-{text(row, 'key', where)}",
-                    user(text(row, "prompt", where)),
-                    {"instructions": instructions},
-                )
-            )
+            reference = {"instructions": _instructions(row, where)}
+            self.check(reference, where)
+            name, prompt = f"ifeval-{text(row, 'key', where)}", text(row, "prompt", where)
+            items.append(Item(name, user(prompt), reference))
         return items
+
+    def check(self, reference: Mapping[str, Any], where: str) -> None:
+        """Every instruction is known and has its arguments."""
+        for instruction in column(reference, "instructions", where):
+            name, arguments = column(instruction, "name", where), column(instruction, "arguments", where)
+            if problem := fault(name, arguments):
+                raise UsageError(f"{where}: {problem}")
 
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """What follows the thinking, judged by each instruction; an empty one follows none."""
@@ -68,10 +72,7 @@ def _instructions(row: Any, where: str) -> list[dict[str, Any]]:
     names, arguments = column(row, "instruction_id_list", where), column(row, "kwargs", where)
     if not names or len(names) != len(arguments):
         raise UsageError(f"{where}: has {len(names)} instructions and {len(arguments)} kwargs")
-    found = []
-    for name, given in zip(names, arguments, strict=True):
-        given = {key: value for key, value in given.items() if value is not None}
-        if problem := fault(name, given):
-            raise UsageError(f"{where}: {problem}")
-        found.append({"name": name, "arguments": given})
-    return found
+    return [
+        {"name": name, "arguments": {key: value for key, value in given.items() if value is not None}}
+        for name, given in zip(names, arguments, strict=True)
+    ]

@@ -9,10 +9,14 @@ from typing import Any, ClassVar
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
-from jax_sft.study.records import Item
+from jax_sft.responses.answers import Answer
+from jax_sft.responses.letters import WORDS, choice
+from jax_sft.responses.thinking import visible
+from jax_sft.responses.words import quoted
+from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.choices import CommonsenseQA
 from jax_sft.tasks.tables import table, text
-from jax_sft.tasks.task import column, register, source_file, user
+from jax_sft.tasks.task import column, exact, register, source_file, user
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 INSTRUCTION = "Please reason step by step, and put the letter of your choice within \\boxed{}."
@@ -25,7 +29,7 @@ def lettered(question: str, texts: Sequence[str], after: str = "") -> str:
 
 
 class Lettered(CommonsenseQA):
-    """Judged like CommonsenseQA: the letter counts.
+    """Judged like CommonsenseQA: the letter counts, or the words of an option in its place.
 
     Option `instruction`: the line after the options.
     """
@@ -38,6 +42,17 @@ class Lettered(CommonsenseQA):
         if len(answer) != 1 or answer not in letters:
             raise UsageError(f"{where}: answer {answer!r} is not among the choices {', '.join(letters)}")
         return Item(name, user(prompt), {"answer": answer, "letters": letters, "texts": list(texts)})
+
+    def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
+        """1 when the option chosen after the thinking is the right one, by its letter or by its words."""
+        said, reference = visible(completion) or "", item.reference
+        letters, texts = reference["letters"], reference.get("texts", ())
+        found = None
+        if len(said.strip()) == 1 or said.strip() not in texts:  # or else the E of "E = mc²" is a letter
+            found = choice(said, letters, texts)
+        if found is None and (place := quoted(said, texts)) is not None:
+            found = Answer(letters[place], WORDS)
+        return exact(found, found is not None and found.text == reference["answer"])
 
     def shuffled(
         self, name: str, question: str, options: Sequence[str], config: BenchmarkConfig, where: str

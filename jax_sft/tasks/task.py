@@ -81,7 +81,7 @@ class Task(ABC):
         return {**self.defaults, **given}
 
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised when what `responses` reads changes for any task."""
 T = TypeVar("T", bound=type[Task])
 _CLASSES: dict[str, type[Task]] = {}

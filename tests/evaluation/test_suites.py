@@ -46,9 +46,13 @@ def test_the_papers_suite_has_its_samples_and_decoding() -> None:
     assert {config.name: group_of(config) for config in found.values()} == {
         "math500": "in_domain",
         "aime24": "in_domain",
+        "livecodebench": "reasoning",
         "gpqa": "reasoning",
         "mmlu_pro": "reasoning",
         "ifeval": "general",
+        "halueval_qa": "general",
+        "halueval_dialogue": "general",
+        "halueval_summarization": "general",
         "hexphi": "safety",
     }
     assert {group_of(config) for config in suite("safety")} == {"safety"}

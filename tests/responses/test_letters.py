@@ -173,3 +173,10 @@ def test_more_letters_are_read_where_the_task_has_more() -> None:
         assert found is not None
         assert found.text == "J"
     assert choice("F = ma, I guess", "ABCDEFGHIJ") is None
+
+
+def test_options_whose_words_are_an_article_or_the_same() -> None:
+    texts = ["Terminator 2", "Cloverfield", "An", "57", "-57"]
+    assert choice("So the answer is (A).", "ABCDE", texts) == ("A", "stated")
+    assert choice("An", "ABCDE", texts) is not None
+    assert choice("The answer is 57.", "ABCDE", texts) is None  # 57 and -57 have the same words

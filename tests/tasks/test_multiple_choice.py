@@ -16,6 +16,28 @@ from jax_sft.study.records import Item
 from jax_sft.tasks.task import get_task, group_of, load_items
 
 FILES = {"mmlu": (14042, "reasoning"), "mmlu_pro": (1400, "reasoning"), "truthfulqa_choice": (817, "general")}
+# {0} the letter, {1} the small letter, {2} the words of the option.
+WORDINGS = (
+    "{0}",
+    "{0}.",
+    "({0})",
+    "**{0}**",
+    "\\boxed{{{0}}}",
+    "\\boxed{{\\text{{{0}}}}}",
+    "The answer is ({0}).",
+    "the correct answer is {0}, since the others fail.",
+    "Answer: {0}",
+    "<answer>{0}</answer>",
+    "**Answer: {0}. {2}**",
+    "\\boxed{{{0}. {2}}}",
+    "\\boxed{{{1}}}",
+    "The answer is ({1}).",
+    "Option {0} is correct.",
+    "<think>Is it A or B? \\boxed{{A}}</think>\nAll in all:\n\n{0}",
+    "\\boxed{{{2}}}",
+    "The answer is {2}.",
+    "{2}",
+)
 
 
 def accuracy(task: str, pairs: list[tuple[Item, str]]) -> float:
@@ -36,6 +58,32 @@ def test_right_answers_score_one_and_shuffled_ones_at_chance(task: str, shared_d
     chance = sum(1 / len(item.reference["letters"]) for item in sample) / len(sample)
     shuffled = accuracy(task, [(item, f"\\boxed{{{a}}}") for item, a in zip(sample, answers, strict=True)])
     assert abs(shuffled - chance) < 0.06
+
+
+@pytest.mark.parametrize("letter", ["A", "C", "E", "I", "J"])
+def test_a_right_answer_is_right_in_every_wording(letter: str) -> None:
+    letters = "ABCDEFGHIJ"
+    words = [
+        "a river",
+        "the blue sea",
+        "Ash",
+        "an iron gate",
+        "ten men",
+        "no one",
+        "dry land",
+        "18 km",
+        "ice",
+        "rust",
+    ]
+    item = Item(
+        "i", ({"role": "user", "content": "?"},), {"answer": letter, "letters": letters, "texts": words}
+    )
+    for wording in WORDINGS:
+        for other in (letter, "B"):
+            text = wording.format(other, other.lower(), words[letters.index(other)])
+            verdict = get_task("mmlu_pro").verdict(item, text, "stop")
+            assert verdict.answered, text
+            assert verdict.metrics["accuracy"] == (other == letter), (text, verdict)
 
 
 def test_no_answer_is_none() -> None:
