@@ -120,10 +120,11 @@ def test_an_edited_item_is_drawn_again_and_the_others_are_kept(
 def test_scores_by_other_rules_are_not_shown_until_they_are_given_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task, "RULES_VERSION", task.RULES_VERSION + 1)
+    now = task.RULES_VERSION
+    monkeypatch.setattr(task, "RULES_VERSION", now + 1)
     results = load_study(small(root))
     assert not results.runs[0].units
-    assert "scored by miniature 1.1, now it is miniature 1.2" in results.missing[0]
+    assert f"scored by miniature 1.{now}, now it is miniature 1.{now + 1}" in results.missing[0]
     sweep(small(root), ["first"])
     assert not load_study(small(root)).missing
 
