@@ -27,6 +27,10 @@ _BASE = re.compile(r"\(?\s*([0-9A-F]+)\s*\)?\s*_\s*\{?\s*\(?(\d+)\)?\s*\}?")
 _RATIO = re.compile(r"[-\d.\s]+:[-\d.\s:]+")
 _WORDS = re.compile(r"\(?(?:[A-Za-z]+(?:[\s,.'-]+|$))*[A-Za-z]+\)?")
 _MAGNITUDE = re.compile(r"(\d)\s*\\text\s*\{\s*(hundred|thousand|million|billion)\s*\}$")
+# Sums to a high power and towers of powers: no answer in other words than these, and all the time there is.
+_BEYOND = re.compile(
+    r"\([^()]*[a-hj-zA-Z][^()]*\)\s*\^\s*\{?(?:\d{3,}|[5-9]\d)|\^\s*\{?\s*\w+\s*\^\s*\{?\s*\w+\s*\^"
+)
 _INFINITE = re.compile(r"\[\s*-\\infty|\\infty\s*\]")
 _FORMULA = re.compile(r"(?<!\\)\$\$?(.+?)(?<!\\)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _CONCLUSION = re.compile(
@@ -111,6 +115,8 @@ def equal(gold: str, answer: str) -> bool:
         return bases[0].groups() == bases[1].groups()
     if _WORDS.fullmatch(wanted) and _WORDS.fullmatch(found) and max(map(len, wanted.split())) > 2:
         return _bare_words(wanted) == _bare_words(found) != []
+    if _BEYOND.search(found) and not _BEYOND.search(wanted):
+        return False
     if _INFINITE.search(found) and not _INFINITE.search(wanted):  # no interval is closed there
         return False
     parsed = _parsed(f"$\\boxed{{{found}}}$")
