@@ -7,7 +7,7 @@ from jax_sft.cli.parse import parse_flags
 from jax_sft.files import home
 from jax_sft.options import BuildOptions, VerifyOptions
 from jax_sft.study.check import validate
-from jax_sft.terminal import results
+from jax_sft.terminal import messages, results
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,9 @@ def data_verify(words: list[str], args: list[str]) -> None:
     from jax_sft.sets.verify import verify
 
     options = VerifyOptions(**{each.name: getattr(flags, each.name) for each in fields(VerifyOptions)})
-    options.check()
-    console = results()
     pool, out = map(home, words)
-    console.print(str(verify(pool, out, options, map(home, flags.benchmarks), console)))
+    report = verify(pool, out, options, map(home, flags.benchmarks), messages())
+    results().print(str(report))
 
 
 def data_describe(words: list[str], args: list[str]) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from etils import epath
 from rich.console import Console
-from rich.progress import Progress
 
 from jax_sft.data.records import read_records
 from jax_sft.data.transforms import draw
@@ -26,7 +25,7 @@ from jax_sft.responses import mathematics
 from jax_sft.responses.thinking import matched, visible
 from jax_sft.responses.workers import Limits, Workers
 from jax_sft.sets.overlap import index_items, overlap, read_items
-from jax_sft.terminal import messages
+from jax_sft.terminal import bar, messages
 
 _BESIDE = (".report.json", ".removed.jsonl", ".partial.jsonl")
 
@@ -86,8 +85,9 @@ def verify(
     Raises UsageError for a missing file or column, a wrong type (with its row), or when nothing is left.
     """
     target = epath.Path(out)
-    if target.suffix != ".jsonl" or options.keep not in ("one", "all"):
-        raise UsageError(f"{out}: the set written must end in .jsonl, and keep must be one or all")
+    options.check()
+    if target.suffix != ".jsonl":
+        raise UsageError(f"{out}: the set written must end in .jsonl")
     benchmarks = list(benchmarks)
     written = [target, *(target.with_suffix(suffix) for suffix in _BESIDE)]
     refuse_overwriting(written, [pool, *benchmarks])
@@ -184,15 +184,15 @@ def _judge_all(
     with ExitStack() as stack:
         local = not in_bucket(partial)
         lines = stack.enter_context(open(partial, "a", buffering=1)) if local else None
-        progress = stack.enter_context(Progress(console=console or messages(quiet=True)))
-        bar = progress.add_task("verifying", total=len(candidates), completed=len(candidates) - len(todo))
+        progress = stack.enter_context(bar(console or messages(quiet=True), "[bold]verifying", ""))
+        task = progress.add_task("", total=len(candidates), completed=len(candidates) - len(todo))
         workers = stack.enter_context(Workers(Limits(options.workers, options.seconds, options.memory)))
         outcomes = workers.run(judge, tasks, warm=mathematics.warm)
         for candidate, (outcome, value) in zip(todo, outcomes, strict=True):
             verdicts[candidate.key] = value if outcome == "done" else names[outcome]
             if lines:
                 lines.write(json.dumps({"key": candidate.key, "verdict": verdicts[candidate.key]}) + "\n")
-            progress.advance(bar)
+            progress.advance(task)
     return verdicts
 
 
