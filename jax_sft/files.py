@@ -88,6 +88,14 @@ def read_bytes(path: epath.PathLike) -> bytes:
     return _bucket(path).cat_file(os.fspath(path)) if in_bucket(path) else epath.Path(path).read_bytes()
 
 
+def read_if_there(path: epath.PathLike) -> bytes | None:
+    """The content of a file; None when there is none."""
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return None
+
+
 class Entry(NamedTuple):
     """What a list of a folder says of one file."""
 

@@ -13,7 +13,7 @@ from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import in_bucket, list_files
 from jax_sft.models import Params
-from jax_sft.study.folder import run_folder, snapshots_folder
+from jax_sft.study.folder import run_folder
 
 READ_ANYWAY = 256 << 20
 """Bytes up to which a local snapshot that is not needed is read all the same, to see that it is sound."""
@@ -22,10 +22,8 @@ READ_ANYWAY = 256 << 20
 def snapshots_to_sweep(study: Study, run: Run, steps: Sequence[int] | None) -> list[int]:
     """Steps of the run's finished snapshots, or those asked for; an error names what is absent."""
     folder = run_folder(study, run.name)
-    present: list[int] = []
-    if snapshots_folder(folder).exists():
-        with snapshot_store(folder, read_only=True) as store:
-            present = store.steps()
+    with snapshot_store(folder, read_only=True) as store:
+        present = store.steps()
     if not present:
         raise JaxSftError(f"{folder}: has no snapshots; train run {run.name} first")
     absent = sorted(set(steps or []) - set(present))

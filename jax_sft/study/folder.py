@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from jax_sft.config import Study
-from jax_sft.files import home
+from jax_sft.files import home, list_files
 
 RUN_FILE, STUDY_FILE, COMPLETIONS = "run.json", "study.json", "completions.jsonl"
 _BENCHMARKS, _REPORT, _PLAN, _PREPARED = "benchmarks", "report", "plan", "prepared"
@@ -116,10 +116,10 @@ def unit_folder(study: Study, run: str, step: int, benchmark: str) -> epath.Path
 def unit_folders(study: Study, run: str) -> Iterator[tuple[int, str, epath.Path]]:
     """(step, benchmark, folder) of every unit that a run's folder holds, by step."""
     evals = run_folder(study, run) / _EVALS
-    steps = [path for path in evals.iterdir() if path.name.isdecimal()] if evals.exists() else []
-    for step in sorted(steps, key=lambda path: int(path.name)):
-        for folder in sorted(step.iterdir()):
-            yield int(step.name), folder.name, folder
+    parts = (name.split("/") for name in list_files(evals))
+    units = {(part[0], part[1]) for part in parts if len(part) > 2 and part[0].isdecimal()}
+    for step, benchmark in sorted(units, key=lambda unit: (int(unit[0]), unit[1])):
+        yield int(step), benchmark, evals / step / benchmark
 
 
 def aside_folder(study: Study, run: str, step: int, benchmark: str) -> epath.Path:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from etils import epath
 
 from jax_sft.errors import UsageError
+from jax_sft.files import read_if_there
 from jax_sft.study.records import CompletionLine, Key, UnitRecord, short_hash
 
 
@@ -27,10 +28,11 @@ def good_lines(path: epath.Path, record: UnitRecord, faults: list[LineFault]) ->
     A line is as it was written when its checksum is among the record's, or agrees with the one it carries; of
     files that older versions wrote, when it can be read.
     """
-    if not path.exists():
+    whole = read_if_there(path)
+    if whole is None:
         return
     known, seen = set(record.lines), set[Key]()
-    raws = path.read_bytes().split(b"\n")
+    raws = whole.split(b"\n")
     for number, raw in enumerate(raws, start=1):
         if not raw.strip():
             continue

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from etils import epath
 
 from jax_sft.errors import UsageError
+from jax_sft.files import read_if_there
 from jax_sft.study.folder import completions_file
 from jax_sft.study.records import Item, RunRecord, UnitRecord, UnitScores, items_hash, short_hash
 
@@ -48,8 +49,8 @@ def score_staleness(
     """
     if (scores.run, scores.step, scores.benchmark) != (present.run, present.step, present.benchmark):
         return f"its scores are of {scores.run}, step {scores.step}, {scores.benchmark}"
-    path, judged = completions_file(folder), scores.completions_hash
-    if judged and path.exists() and short_hash(path.read_bytes()) != judged:
+    completions = read_if_there(completions_file(folder)) if scores.completions_hash else None
+    if completions is not None and short_hash(completions) != scores.completions_hash:
         return "its completions have changed since they were scored"
     if scores.items_hash and items is not None and items_hash(items) != scores.items_hash:
         return "the items have changed since they were scored"

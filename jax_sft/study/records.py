@@ -33,6 +33,7 @@ _NAMES_OF_CONTENT = {
 Finish = Literal["stop", "length"]
 Key = tuple[str, int]
 """(item, sample)"""
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class RunRecord:
     def read(folder: epath.PathLike) -> "RunRecord | None":
         """The record in a run's folder; None when there is none, UsageError when it is malformed."""
         path = run_file(folder)
-        if not path.exists():
-            return None
         value = _object(path)
+        if value is None:
+            return None
         run = run_from_json(value.get("run"), where=str(path))
         return replace(from_json(RunRecord, {"study": ""} | value, str(path)), run=run)
 
@@ -198,7 +199,8 @@ class UnitRecord:
     def read(unit: epath.PathLike) -> "UnitRecord | None":
         """The record in a unit's folder; None when there is none, UsageError when it is malformed."""
         path = unit_file(unit)
-        return from_json(UnitRecord, read_json(path), str(path)) if path.exists() else None
+        value = read_json(path, missing=_NOTHING)
+        return None if value is _NOTHING else from_json(UnitRecord, value, str(path))
 
     def differs(self, other: "UnitRecord") -> str:
         """In what the completions of two units must differ, prompts aside; empty when in nothing."""
@@ -287,10 +289,11 @@ class UnitScores:
     def read(unit: epath.PathLike) -> "UnitScores | None":
         """The scores in a unit's folder; None when there are none, UsageError when they are malformed."""
         path = scores_file(unit)
-        if not path.exists():
+        value = read_json(path, missing=_NOTHING)
+        if value is _NOTHING:
             return None
         remedy = "score the unit again with `jax-sft score`"
-        return from_json(UnitScores, read_json(path), str(path), remedy=remedy)
+        return from_json(UnitScores, value, str(path), remedy=remedy)
 
     @property
     def judged(self) -> bool:
@@ -307,8 +310,10 @@ class UnitScores:
         return {item: sum(of) / len(of) for item, of in values.items()}
 
 
-def _object(path: epath.Path) -> dict[str, Any]:
-    value = read_json(path)
+def _object(path: epath.Path) -> dict[str, Any] | None:
+    value = read_json(path, missing=_NOTHING)
+    if value is _NOTHING:
+        return None
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected an object, found {type(value).__name__}")
     return value

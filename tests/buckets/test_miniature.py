@@ -66,7 +66,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_study_in_a_bucket(bucket: BucketServer, local: dict[str, Any], tmp_path: Path) -> None:
     """Requests and bytes are bounded: 8 saves of 250 kB in all, 4 snapshots loaded, 8 units."""
-    bounds = {"train": 400, "sweep": 700, "score": 260, "report": 260, "export": 60}
+    bounds = {"train": 400, "sweep": 500, "score": 150, "report": 140, "export": 45}
     for words in commands(BUCKET, tmp_path / "exported"):
         bucket.take_traffic()
         assert main(words) == 0, words
