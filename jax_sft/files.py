@@ -66,12 +66,19 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 
 def write_atomically(path: epath.PathLike, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the whole new one, never a part."""
+    """Write `text` so that a reader sees the old file or the whole new one, never a part.
+
+    A device or a pipe (/dev/stdout) is written to and never replaced.
+    """
     if in_bucket(path):
         # An object is there whole or not at all.
         _bucket(path).pipe_file(os.fspath(path), text.encode())
         return
     target = epath.Path(path)
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with open(target, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
