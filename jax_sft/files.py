@@ -75,7 +75,7 @@ def write_atomically(path: epath.PathLike, text: str) -> None:
         _bucket(path).pipe_file(os.fspath(path), text.encode())
         return
     target = epath.Path(path)
-    if target.exists() and not target.is_file() and not target.is_dir():
+    if target.exists() and not target.is_dir() and not os.path.isfile(target):
         with open(target, "w", encoding="utf-8") as stream:
             stream.write(text)
         return
