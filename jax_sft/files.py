@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -101,6 +102,15 @@ def read_if_there(path: epath.PathLike) -> bytes | None:
         return read_bytes(path)
     except FileNotFoundError:
         return None
+
+
+def named_like(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    """What a folder holds under names like the pattern (`*.json`); none when there is no such folder.
+
+    In the name of the folder itself no character stands for others, as it would for `glob`.
+    """
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if fnmatchcase(path.name, pattern))
 
 
 class Entry(NamedTuple):

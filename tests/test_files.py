@@ -17,6 +17,7 @@ from jax_sft.files import (
     in_bucket,
     list_files,
     move,
+    named_like,
     read_json,
     read_jsonl,
     refuse_overwriting,
@@ -185,6 +186,15 @@ def test_files_and_folders_move(tmp_path: Path) -> None:
     remove_folder(tmp_path / "aside")
     assert list(list_files(tmp_path)) == ["g"]
     assert list_files(tmp_path / "aside") == {}
+
+
+@pytest.mark.parametrize("folder", ["a[1]", "b*", "c?"])
+def test_files_are_found_by_name_in_folders_of_any_name(tmp_path: Path, folder: str) -> None:
+    for name in ("x.json", "y.json", "z.txt"):
+        write_json(tmp_path / folder / name, 1)
+    place = epath.Path(tmp_path / folder)
+    assert named_like(place, "*.json") == [place / "x.json", place / "y.json"]
+    assert named_like(place / "none", "*") == []
 
 
 def test_lists_hold_sizes_and_digests_of_what_is_small(

@@ -8,7 +8,7 @@ from etils import epath
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
-from jax_sft.files import read_json, under
+from jax_sft.files import named_like, read_json, under
 from jax_sft.responses.answers import Answer
 from jax_sft.responses.letters import choice
 from jax_sft.responses.numbers import final_number, to_fraction
@@ -102,7 +102,7 @@ class BigBenchHard(Task):
 def _files(config: BenchmarkConfig, data_root: str, task: str) -> list[epath.Path]:
     name = config.path or "benchmarks/bbh"
     folder = under(data_root, name)
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    files = named_like(folder, "*.json")
     if not files:
         raise UsageError(
             f"benchmark {config.name}: no files TASK.json in {folder} (path {name!r} under data_root "

@@ -10,7 +10,7 @@ from etils import epath
 
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
-from jax_sft.files import under
+from jax_sft.files import named_like, under
 from jax_sft.responses.refusals import refuses
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
@@ -116,7 +116,7 @@ class HExPHI(HarmfulRequests):
         self.options(config)
         name = config.path or "safety/hexphi"
         folder = under(data_root, name)
-        files = sorted(folder.glob("category_*.csv"), key=_number) if folder.is_dir() else []
+        files = sorted(named_like(folder, "category_*.csv"), key=_number)
         if not files:
             raise UsageError(
                 f"benchmark {config.name}: no files category_N.csv in {folder} (path {name!r} under "

@@ -143,7 +143,7 @@ def _entry(path: epath.Path, name: str, described: Any, data_start: int) -> _Ent
 def _nothing_there(folder: epath.Path) -> str:
     if not folder.is_dir():
         return f"{folder}: no such folder of model weights"
-    if any(True for pattern in _PICKLES for _ in folder.glob(pattern)):
+    if any(files.named_like(folder, pattern) for pattern in _PICKLES):
         return (
             f"{folder}: holds only pickled weights, which can run code and are never loaded; "
             "save the model again with safe_serialization=True"
