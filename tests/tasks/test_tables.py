@@ -37,7 +37,7 @@ def test_rows_are_the_same_in_every_kind_of_file(tmp_path: Path) -> None:
         ("a.json", b"[1]", "expected a list of objects"),
         ("a.json", b"{\n", "line 1: not JSON"),
         ("a.jsonl", b"{\n", "line 1: not JSON"),
-        ("a.txt", b"a", r"not a file ending in .csv, .jsonl, .json or .parquet"),
+        ("a.txt", b"a", r"not a file ending in .csv, .jsonl, .jsonl.gz, .json or .parquet"),
     ],
 )
 def test_malformed_files_are_said(tmp_path: Path, name: str, content: bytes, words: str) -> None:
