@@ -31,6 +31,7 @@ NEW_TOKENS = 64
 
 def greedy(params: dict, config: ModelConfig) -> list[int]:
     """The prompt prefilled whole, then one token at a time from the cache."""
+    params = jax.tree.map(jnp.asarray, params)
     prompt_1T = jnp.asarray(PROMPT)[None]
     P = prompt_1T.shape[1]
     positions_1T = jnp.arange(P)[None]
