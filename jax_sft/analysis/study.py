@@ -35,6 +35,8 @@ class RunResults:
     """Scored units by (step, benchmark)."""
     left_out: dict[tuple[int, str], str] = field(default_factory=dict)
     """Why a unit that has scores is not among them."""
+    problem: str = ""
+    """Why nothing of the run can be shown."""
 
     @property
     def name(self) -> str:
@@ -124,8 +126,11 @@ def load_study(study: Study) -> StudyResults:
 
 
 def completions_of(study: Study, unit: UnitScores) -> list[CompletionLine]:
-    """The stored completions of a unit; empty when the file is gone."""
-    return unit_completions(unit_folder(study, unit.run, unit.step, unit.benchmark)) or []
+    """The stored completions of a unit; empty when the file is gone, or cannot be read."""
+    try:
+        return unit_completions(unit_folder(study, unit.run, unit.step, unit.benchmark)) or []
+    except UsageError:
+        return []
 
 
 def _items(study: Study, benchmark: str) -> list[Item] | None:
@@ -139,6 +144,10 @@ def _items(study: Study, benchmark: str) -> list[Item] | None:
 def _load_run(study: Study, run: Run, items: dict[str, list[Item] | None]) -> RunResults:
     folder = run_folder(study, run.name)
     presence = Presence(study, run.name)
+    try:
+        record = presence.record
+    except UsageError as error:
+        return RunResults(run, None, [], {}, problem=str(error))
     known = {b.name: b for b in study.benchmarks}
     units: dict[tuple[int, str], UnitScores] = {}
     left_out: dict[tuple[int, str], str] = {}
@@ -155,7 +164,6 @@ def _load_run(study: Study, run: Run, items: dict[str, list[Item] | None]) -> Ru
             left_out[step, name] = problem
         elif scores is not None:
             units[step, name] = scores
-    record = presence.record
     # As it was trained: with flags, which the study does not know.
     return RunResults(record.run if record else run, record, read_metrics(folder), units, left_out)
 
@@ -169,6 +177,8 @@ def _stale_unit(present: Present, unit: epath.Path) -> str:
 
 def _missing(study: Study, run: RunResults) -> list[str]:
     """Phrases for what is not there; a run with no units at all was left out of the sweep on purpose."""
+    if run.problem:
+        return [run.problem]
     if not run.trained and not run.units:
         return [f"run {run.name} is not trained"]
     phrases = []

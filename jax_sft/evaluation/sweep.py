@@ -126,7 +126,7 @@ class Sweep:
 
     def generate(self, work: Work) -> None:
         """Draw every missing completion that can be had; `problems` tells of the others."""
-        snapshots = Snapshots(self.study, work.run.name, work.engine.abstract_params(), self._give_up)
+        snapshots = Snapshots(self.study, work.run.name, work.engine.abstract_params(), self.give_up)
         for step, params in snapshots.read(list(work.todo)):
             units = work.todo[step]
             asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
@@ -150,7 +150,8 @@ class Sweep:
     def _say(self, text: str) -> None:
         self.console.print(text, style="yellow")
 
-    def _give_up(self, problem: str) -> None:
+    def give_up(self, problem: str) -> None:
+        """Take note of what cannot be had, and say it."""
         self.problems.append(problem)
         self._say(problem)
 
@@ -249,8 +250,17 @@ def sweep(
             raise UsageError(f"study {study.name}: no run {name!r}; it has {', '.join(known)}")
     names = list(dict.fromkeys(benchmarks or [b.name for b in study.benchmarks]))
     sweeper = Sweep(study, [find_benchmark(study, name) for name in names], console)
-    chosen = [trained_run(study, name) for name in dict.fromkeys(runs)]
-    works = [sweeper.todo(run, snapshots_to_sweep(study, run, steps)) for run in chosen]
+    works = []
+    for name in dict.fromkeys(runs):
+        try:
+            run = trained_run(study, name)
+            present = snapshots_to_sweep(study, run, steps)
+        except UsageError:
+            raise
+        except JaxSftError as error:  # not trained, or damaged: the other runs are swept
+            sweeper.give_up(str(error))
+        else:
+            works.append(sweeper.todo(run, present))
     for work in works:
         sweeper.generate(work)
     problems = [*sweeper.problems, *score_units(study, runs, steps, names)[1]]
@@ -263,7 +273,10 @@ def sweep(
 def trained_run(study: Study, name: str) -> Run:
     """The run as it was trained, flags included: what its record says; JaxSftError when it is not trained."""
     folder = run_folder(study, name)
-    record = RunRecord.read(folder)
+    try:
+        record = RunRecord.read(folder)
+    except UsageError as error:
+        raise JaxSftError(f"{error}; restore it, or train run {name} again") from None
     if record is None:
         raise JaxSftError(f"{run_file(folder)}: no such file; train run {name} first")
     return record.run

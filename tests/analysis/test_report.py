@@ -256,3 +256,12 @@ def test_differing_fields_and_training_summary(kept_study: Study) -> None:
 def test_how_each_benchmark_is_sampled_is_said(make_study: Callable[..., Study]) -> None:
     drawn = replace(BENCHMARK[0], samples=4, sampling=Sampling(temperature=0.6, top_p=0.95))
     assert "0.6" in page_of(write_report(make_study(benchmarks=(drawn,)))).text
+
+
+def test_a_run_whose_record_is_damaged_leaves_the_others_shown(study: Study, quick: None) -> None:
+    path = run_folder(study, "nocot") / "run.json"
+    path.write_text(path.read_text()[:200])
+    results = load_study(study)
+    assert [run.name for run in results.swept] == ["cot"]
+    assert any("nocot/run.json: not JSON" in phrase for phrase in results.missing)
+    assert "nocot/run.json: not JSON" in page_of(write_report(study)).text

@@ -87,3 +87,13 @@ def test_without_a_sound_snapshot_the_sweep_fails(fresh: Path) -> None:
         JaxSftError, match=r"not all could be had: .*second/snapshots/2: .*has changed since it was saved"
     ):
         sweep(study(fresh), ["second"])
+
+
+def test_a_run_that_cannot_be_swept_leaves_the_others_swept(fresh: Path) -> None:
+    record = fresh / "tiny" / "first" / "run.json"
+    record.write_text(record.read_text()[:100])
+    with pytest.raises(
+        JaxSftError, match=r"first/run.json: not JSON.*; restore it, or train run first again"
+    ):
+        sweep(study(fresh), ["first", "second"], None, ["refusals"])
+    assert list(fresh.glob("tiny/second/evals/2/refusals/scores.json"))
