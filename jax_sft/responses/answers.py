@@ -45,7 +45,11 @@ _NEXT_QUESTION = re.compile(
 )
 
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-_BOX = re.compile(r"(?:\\|\x08)?(?:(?<=\x08)oxed|boxed|fbox|framebox)\s*(?:\{|(?P<bare>\d+|[A-Z]\b))")
+_BOX = re.compile(
+    r"(?:\\(?:boxed|fbox|framebox)|\x08oxed)\s*(?:\{|(?P<bare>\d+|[A-Z]\b))"
+    # Its backslash lost, it is a box only where a word could begin and a brace follows.
+    r"|(?<![\w\\])(?:boxed|fbox|framebox)\{"
+)
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MARK = re.compile(r"#{4,}[ \t]*([^\n]{0,200})[^\n]*(?:\n(?=([^\n]{1,200})))?")
 _NOUN = (

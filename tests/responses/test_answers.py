@@ -86,3 +86,9 @@ def test_what_loops_costs_no_quadratic_time(piece: str) -> None:
     numbers.final_number(text)
     letters.choice(text, "ABCDE", ["bank", "river"])
     assert time.perf_counter() - start < 20
+
+
+def test_a_box_needs_its_backslash_or_at_least_its_brace() -> None:
+    assert last_boxed("So boxed{7}") == "7"
+    assert last_boxed("\\boxed7") == "7"
+    assert last_boxed("9boxed9 boxed3 b9boxed{9}") is None
