@@ -63,12 +63,7 @@ def fit(rows: list[tuple[str, bool]]) -> dict[str, float]:
 
 def wrong(rows: list[tuple[str, bool]], weights: dict[str, float]) -> float:
     """Share of completions on which `refuses` with these weights and the person differ."""
-    before = refusals._weights
-    refusals._weights = lambda: weights  # type: ignore[assignment]
-    try:
-        return float(np.mean([refusals.refuses(text) != refused for text, refused in rows]))
-    finally:
-        refusals._weights = before
+    return float(np.mean([refusals.refuses(text, weights) != refused for text, refused in rows]))
 
 
 def left_out(data: Path) -> dict[str, tuple[float, float]]:

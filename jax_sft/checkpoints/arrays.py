@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from etils.epath.gpath import PosixGPath
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 
@@ -43,7 +44,7 @@ def _enable_checked_chunks() -> None:
     tensorstore_utils._build_zarr3_metadata = describe
 
 
-class _Literal(type(epath.Path())):  # type: ignore[misc]
+class _Literal(PosixGPath):
     """A folder in whose own name no character stands for others, as Orbax would take it."""
 
     def glob(self, pattern: str) -> Iterator[epath.Path]:

@@ -112,7 +112,7 @@ def _letter(field: str, letters: str, options: dict[str, str]) -> str | None:
     text = _bare(field).strip()
     if words := options.get(_words(text)):
         return words
-    text = text[_LEAD.match(text).end() :]  # type: ignore[union-attr]  # it matches nothing too
+    text = _LEAD.sub("", text, count=1)
     match = re.match(rf"([{letters}])(?![A-Za-z0-9]|['’]\w)", text)
     if match is None:
         lower = re.match(rf"([{letters.lower()}])(?:[).:,;!]*$|[).:,;!]+\s|\s+[-–:]\s)", text)

@@ -131,7 +131,7 @@ def _marked(field: str) -> str | None:
     """After ####, where a heading may stand too."""
     if _HEADING.match(field):
         return None
-    start = field[_LEAD.match(field).end() :]  # type: ignore[union-attr]  # it matches nothing too
+    start = _LEAD.sub("", field, count=1)
     return _field(field) if re.match(r"\d|\\", start) or "=" in field else None
 
 

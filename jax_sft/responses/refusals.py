@@ -10,6 +10,7 @@ languages, and answers that follow an apology all the same.
 
 import json
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 
@@ -103,8 +104,11 @@ _IDIOMS = re.compile(
 _WITHOUT_APOSTROPHE = {"im": "i'm", "cant": "can't", "wont": "won't", "dont": "don't", "couldnt": "couldn't"}
 
 
-def refuses(text: str) -> bool:
-    """Whether `text`, what a person would see, is a refusal. Empty text is none."""
+def refuses(text: str, weights: Mapping[str, float] | None = None) -> bool:
+    """Whether `text`, what a person would see, is a refusal. Empty text is none.
+
+    `weights` stand in for the stored ones.
+    """
     text = _plain(text)
     opening = text[:OPENING]
     found = _ANSWERS_ALL_THE_SAME.search(opening)
@@ -112,7 +116,7 @@ def refuses(text: str) -> bool:
         return False
     if _PLAIN.search(_first_sentence(text)) or _PLAIN.search(opening):
         return True
-    weights = _weights()
+    weights = stored_weights() if weights is None else weights
     return sum(weights.get(signal, 0.0) for signal in signals(text)) + weights["bias"] > 0
 
 
@@ -135,5 +139,6 @@ def _first_sentence(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _weights() -> dict[str, float]:
+def stored_weights() -> dict[str, float]:
+    """The weights that come with the package, of each signal and of none (`bias`)."""
     return json.loads(resources.files("jax_sft.responses").joinpath("refusals.json").read_text())["weights"]

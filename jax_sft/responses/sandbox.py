@@ -192,8 +192,9 @@ def _watch(process: subprocess.Popen[bytes], limits: ProgramLimits) -> tuple[byt
     output, message = bytearray(), bytearray()
     room = limits.output_bytes
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ, output)  # type: ignore[arg-type]
-        selector.register(process.stderr, selectors.EVENT_READ, message)  # type: ignore[arg-type]
+        for stream, kept in ((process.stdout, output), (process.stderr, message)):
+            assert stream is not None, "both are pipes"
+            selector.register(stream, selectors.EVENT_READ, kept)
         while selector.get_map():
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:

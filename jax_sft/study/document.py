@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import json
+from types import GenericAlias
 from typing import Any, TypeVar
 
 from jax_sft import config
@@ -31,7 +32,7 @@ def from_json(kind: type[T], value: Any, where: str, forbid: bool = False, remed
     except (TypeError, ValueError) as error:
         raise UsageError(f"{where}: {error}") from None
     try:
-        return _adapter(kind, forbid).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
+        return _adapter(GenericAlias(list, (kind,)), forbid).validate_json(text, strict=True)[0]
     except pydantic.ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -121,7 +122,7 @@ def _short(value: Any) -> str:
 
 
 @functools.cache
-def _adapter(kind: type[Any], forbid: bool) -> Any:
+def _adapter(kind: Any, forbid: bool) -> Any:
     """A pydantic validator of [document]; made on first use, because that takes half a second.
 
     The list is there because pydantic takes a configuration for it, but not for a dataclass.
@@ -129,7 +130,7 @@ def _adapter(kind: type[Any], forbid: bool) -> Any:
     import pydantic
 
     strict = pydantic.ConfigDict(extra="forbid" if forbid else "ignore")
-    return pydantic.TypeAdapter(list[kind], config=strict)  # type: ignore[valid-type]
+    return pydantic.TypeAdapter(kind, config=strict)
 
 
 def _describe(problem: Any, document: Any) -> str:

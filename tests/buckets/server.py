@@ -75,9 +75,7 @@ class BucketServer:
         self._random = random.Random(0)
         self._traffic = Traffic()
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._http.daemon_threads = True
-        self._http.bucket_server = self  # type: ignore[attr-defined]
+        self._http = _Http(self)
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
 
     def __enter__(self) -> Self:
@@ -142,9 +140,20 @@ class BucketServer:
             self._traffic.sent[request.kind] += size
 
 
+class _Http(ThreadingHTTPServer):
+    """The server that a handler is handed."""
+
+    daemon_threads = True
+
+    def __init__(self, bucket_server: BucketServer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.bucket_server = bucket_server
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
+    server: _Http
     protocol_version = "HTTP/1.1"
     # Headers and body leave in one packet each; without this, the second waits for the first's receipt.
     disable_nagle_algorithm = True
@@ -159,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def do_GET(self) -> None:
-        server: BucketServer = self.server.bucket_server  # type: ignore[attr-defined]
+        server = self.server.bucket_server
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}

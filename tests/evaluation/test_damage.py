@@ -14,6 +14,7 @@ from jax_sft.config import BenchmarkConfig, ParallelismConfig, Run, SnapshotConf
 from jax_sft.errors import JaxSftError
 from jax_sft.evaluation.sweep import sweep
 from jax_sft.generation.engine import Engine
+from jax_sft.models import Params
 from jax_sft.sharding import make_mesh
 from jax_sft.study.schedule import snapshot_steps
 from jax_sft.training.loop import prepare
@@ -44,12 +45,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def save_snapshots(study: Study, run: Run, wanted: object, seed: int) -> None:
+def save_snapshots(study: Study, run: Run, wanted: Params, seed: int) -> None:
     data = prepare(study, run)
     steps = snapshot_steps(run.snapshots.schedule, data.batches.total_steps, data.batches.steps_per_epoch)
     with snapshot_store(write_record(study, run, data, steps)) as store:
         for step in steps:
-            store.save(step, random_params(wanted, 10 * seed + step))  # type: ignore[arg-type]
+            store.save(step, random_params(wanted, 10 * seed + step))
 
 
 def flip(path: Path, rng: random.Random) -> None:

@@ -174,9 +174,9 @@ def test_a_verdict_that_could_not_be_had_is_missing_and_never_zero(
     assert not without.judged
     assert without.metrics["unsafe_refused"].n == 0
     assert not lost & {verdict.item for verdict in without.verdicts}
-    shown = Console(width=200, file=io.StringIO())
-    shown.print(score_table([without]))
-    assert f"{len(lost)} scorer failures" in shown.file.getvalue()  # type: ignore[attr-defined]
+    shown = io.StringIO()
+    Console(width=200, file=shown).print(score_table([without]))
+    assert f"{len(lost)} scorer failures" in shown.getvalue()
     lost.discard(kept)
     [one] = score(study)
     assert (one.score, one.metrics["unsafe_refused"].n, one.judged) == (1.0, 1, True)

@@ -60,7 +60,8 @@ def parts(tokenizer: Tokenizer, template: ChatTemplate, response: Any, **more: A
     row = render_row(tokenizer, template, "end_of_turn", more.pop("messages", ASK), response, **more)
     split = int(row.is_target.argmax())
     assert row.is_target[split:].all()
-    return tuple(tokenizer.decode(ids.tolist(), False) for ids in (row.ids[:split], row.ids[split:]))  # type: ignore[return-value]
+    prompt, learnt = (tokenizer.decode(ids.tolist(), False) for ids in (row.ids[:split], row.ids[split:]))
+    return prompt, learnt
 
 
 @pytest.mark.parametrize("template", [OPENS, DISTILL], ids=["opens", "distill"])
