@@ -29,7 +29,7 @@ while True:
     "reads the home folder": "print('ESCAPED', open(HOME).read())",
     "reads the users": """
 import os
-for path in ('/etc/passwd', '/etc/shadow', '/root', '/home', '/var', '/proc', '/sys', '/run'):
+for path in ('/etc/passwd', '/etc/shadow', '/home', '/var', '/proc', '/sys', '/run'):
     if os.path.exists(path): print('ESCAPED', path)""",
     "reads the environment": """
 import os
