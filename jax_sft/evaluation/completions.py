@@ -93,14 +93,17 @@ class CompletionsFile:
         """Keep what is good of what is there; if not all of it is, all of it is set aside as it was."""
         try:
             stored = _stored_record(self._folder, self._record)
-            problem = "" if stored is None else stored.differs(self._record)
+            problem = (
+                "nothing says what it was drawn from" if stored is None else stored.differs(self._record)
+            )
+            problem = problem and f"{self._folder}: {problem}"
         except UsageError as error:
             stored, problem = None, str(error)
         if stored is None or problem:
-            self._set_aside(say, problem or f"{self._folder}: nothing says what it was drawn from")
+            self._set_aside(say, problem)
             return
-        if not stored.snapshot:  # of a version that did not keep it
-            self._record = replace(self._record, trained="", snapshot="")
+        # What is kept stays what it was drawn from, also where that is not known or cannot be told now.
+        self._record = replace(self._record, trained=stored.trained, snapshot=stored.snapshot)
         faults: list[LineFault] = []
         found = list(good_lines(self.path, stored, faults))
         kept = [line.key for line in found if self._keep(line, stored)]
@@ -137,10 +140,12 @@ class CompletionsFile:
     def _set_aside(self, say: Say, why: str) -> None:
         target = set_aside(self._folder, self._aside)
         self._number, self._recorded = 0, False
-        say(f"{why if '/' in why else f'{self._folder}: {why}'}; set aside as {target}")
+        say(f"{why}; set aside as {target}")
 
     def _bring_back(self, say: Say) -> None:
         """Completions that were set aside, and count again, need not be drawn again."""
+        if not self._record.snapshot:
+            return  # nothing to compare with
         found: list[CompletionLine] = []
         for folder in _numbered(self._aside):
             try:

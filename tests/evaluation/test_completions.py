@@ -299,3 +299,21 @@ def test_completions_are_written_after_a_while_even_when_few(
     [written] = rows_of(tmp_path / "unit" / "parts" / "00000.jsonl")
     assert written.pop("check")
     assert written == row(EXPECTED[4])
+
+
+def test_what_is_kept_beside_a_damaged_snapshot_stays_what_it_was_drawn_from(tmp_path: Path) -> None:
+    """Of which weights the unit is cannot be told now; its record goes on saying it."""
+    finish(tmp_path)
+    path = tmp_path / "unit" / "completions.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert opened(tmp_path, snapshot="").missing() == [EXPECTED[9]]
+    kept = UnitRecord.read(tmp_path / "unit")
+    assert kept is not None
+    assert kept.snapshot == RECORD.snapshot
+
+
+def test_nothing_comes_back_where_no_snapshot_says_that_it_counts(tmp_path: Path) -> None:
+    finish(tmp_path)
+    assert opened(tmp_path, snapshot="other").missing() == EXPECTED
+    assert opened(tmp_path, snapshot="").missing() == EXPECTED
+    assert opened(tmp_path).missing() == []
