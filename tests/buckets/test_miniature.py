@@ -21,7 +21,8 @@ from jax_sft.generation.engine import Engine
 from jax_sft.sharding import make_mesh
 from jax_sft.study.metrics import read_metrics
 from tests.buckets.server import BucketServer
-from tests.buckets.study import MODEL, study
+from tests.buckets.study import study
+from tests.evaluation.tiny import MODEL
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 STUDY = str(Path(__file__).parent / "study.py")
