@@ -16,10 +16,13 @@ import threading
 from jax_sft.machine import limit_arenas
 {call}
 kept = []
+together = threading.Barrier(40)
 
 def leave_holes() -> None:
+    together.wait()
     blocks = [bytes(100_000) for _ in range(300)]
     kept.extend(blocks[::100])
+    together.wait()
 
 threads = [threading.Thread(target=leave_holes) for _ in range(40)]
 for thread in threads: thread.start()
@@ -29,7 +32,7 @@ print(sum(line.startswith("7") and " rw-p 00000000 00:00 0" in line for line in 
 
 
 def heaps(call: str) -> int:
-    """Writable areas of memory of a process whose threads took memory at once."""
+    """Writable areas of memory of a process whose threads all hold memory at once."""
     done = subprocess.run(
         [sys.executable, "-c", HOLES.format(call=call)], capture_output=True, text=True, check=True
     )
