@@ -4,80 +4,27 @@ All missing completions of a snapshot go through the engine as one stream, so th
 from one benchmark to the next; meanwhile the next snapshot is read. Scoring follows, from the files.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import jax
 from rich.console import Console
 
 from jax_sft.checkpoints.presence import Presence
-from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study, TokensConfig
+from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
+from jax_sft.evaluation.drawing import draw_run
 from jax_sft.evaluation.items import find_benchmark, store_items
 from jax_sft.evaluation.judging import check_sandbox
+from jax_sft.evaluation.prompts import Voices, check_context
 from jax_sft.evaluation.score import score_units
-from jax_sft.evaluation.snapshots import Snapshots, snapshots_to_sweep
-from jax_sft.generation.backend import Backend, Completion, MakeBackend, Request
+from jax_sft.evaluation.snapshots import snapshots_to_sweep
+from jax_sft.evaluation.units import Unit, Work, check_drawn, find_unit, set_aside_steps
+from jax_sft.generation.backend import Backend, MakeBackend
 from jax_sft.generation.engine import Engine
 from jax_sft.sharding import make_generation_mesh
-from jax_sft.study.folder import (
-    aside_folder,
-    run_file,
-    run_folder,
-    unit_folder,
-    unit_folders,
-)
-from jax_sft.study.provenance import Present
-from jax_sft.study.records import CompletionLine, RunRecord, short_hash
+from jax_sft.study.folder import run_file, run_folder
+from jax_sft.study.records import RunRecord
 from jax_sft.tasks.task import get_task
-from jax_sft.terminal import messages, progress_of_completions
-from jax_sft.tokens.loading import load_tokenizer
-from jax_sft.tokens.rendering import render_prompt, stop_ids
-from jax_sft.tokens.templates import load_template
-from jax_sft.tokens.tokenizer import Tokenizer
-
-Prompts = dict[str, tuple[int, ...]]
-"""Tokens of each item's prompt, by item id."""
-
-
-@dataclass(frozen=True)
-class _Voice:
-    """How a run reads and writes: its tokenizer, and every benchmark's prompts in its template."""
-
-    tokenizer: Tokenizer
-    template_hash: str
-    stops: tuple[int, ...]
-    prompts: dict[str, Prompts]
-
-
-@dataclass
-class _Unit:
-    """One (run, step, benchmark) that still misses completions."""
-
-    benchmark: BenchmarkConfig
-    file: CompletionsFile
-    prompts: Prompts
-
-    def requests(self) -> Iterator[tuple[Request, str]]:
-        """The missing completions, each with its item; the ids keep apart what several benchmarks ask."""
-        b = self.benchmark
-        for item, sample in self.file.missing():
-            prompt = self.prompts[item]
-            yield Request(f"{b.name}/{item}", sample, prompt, b.max_new_tokens, b.sampling), item
-
-
-@dataclass
-class Work:
-    """What a run's sweep has still to do: its snapshots in order, each with its units."""
-
-    run: Run
-    tokenizer: Tokenizer
-    engine: Backend
-    todo: dict[int, list[_Unit]]
-    complete: list[int]
-    """Steps of which nothing is missing."""
+from jax_sft.terminal import messages
 
 
 class Sweep:
@@ -96,7 +43,6 @@ class Sweep:
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
         self._make_backend = make_backend
         self.mesh = make_generation_mesh(study.evaluation.tensor)
-        self._voices: dict[str, _Voice] = {}
         self.problems: list[str] = []
         """What could not be had, and why."""
         for b in benchmarks:
@@ -106,46 +52,30 @@ class Sweep:
                     "leave it out with --benchmarks"
                 )
             check_sandbox(b.task, study.evaluation.allow_unsandboxed_code)
-            self._check_drawn(b)
+            check_drawn(study, b)
         self.asked = [(b, store_items(study, b, self._say)) for b in benchmarks]
+        self._voices = Voices(self.asked)
 
     def todo(self, run: Run, steps: Sequence[int]) -> Work:
         """What is still to do for the run's snapshots at `steps`; finds bad input before any work is done."""
-        voice = self._voice(run.tokens)
+        voice = self._voices.of(run.tokens)
         presence = Presence(self.study, run.name)
         self._check_template(run, presence.record, voice.template_hash)
-        self._set_aside_steps(run, presence)
-        todo: dict[int, list[_Unit]] = {}
+        set_aside_steps(self.study, run, presence, self._say)
+        todo: dict[int, list[Unit]] = {}
         for step in steps:
-            units = [self._unit(presence.of(step, b.name), b, voice.prompts[b.name]) for b, _ in self.asked]
-            if missing := [unit for unit in units if unit.file.missing()]:
-                todo[step] = missing
-        self._check_context([unit for units in todo.values() for unit in units])
+            for b, _ in self.asked:
+                prompts = voice.prompts[b.name]
+                unit = find_unit(self.study, presence.of(step, b.name), b, prompts, self._say)
+                if unit.file.missing():
+                    check_context(b, prompts, self.study.evaluation.context)
+                    todo.setdefault(step, []).append(unit)
         complete = [step for step in steps if step not in todo]
         return Work(run, voice.tokenizer, self._engine(run, voice.stops), todo, complete)
 
     def generate(self, work: Work) -> None:
         """Draw every missing completion that can be had; `problems` tells of the others."""
-        snapshots = Snapshots(self.study, work.run.name, work.engine.abstract_params(), self.give_up)
-        for step, params in snapshots.read(list(work.todo)):
-            units = work.todo[step]
-            asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
-            owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
-            work.engine.load(params)
-            answers = work.engine.generate((request for _, request, _ in asked), self.study.evaluation.seed)
-            try:
-                with (
-                    progress_of_completions(self.console, f"{work.run.name} @ {step}", len(asked)) as advance,
-                    jax.transfer_guard("disallow"),
-                ):
-                    for request, completion in answers:
-                        file, item = owners[request.id, request.sample]
-                        file.add(_line(item, request.sample, completion, work.tokenizer))
-                        advance(completion.token_count)
-            finally:
-                for unit in units:
-                    unit.file.flush()
-        snapshots.examine(work.complete)
+        draw_run(self.study, work, self.console, self.give_up)
 
     def _say(self, text: str) -> None:
         self.console.print(text, style="yellow")
@@ -154,67 +84,6 @@ class Sweep:
         """Take note of what cannot be had, and say it."""
         self.problems.append(problem)
         self._say(problem)
-
-    def _set_aside_steps(self, run: Run, presence: Presence) -> None:
-        """Units at steps that the run no longer has do not count."""
-        steps = presence.record.snapshot_steps if presence.record else ()
-        for step, benchmark, folder in list(unit_folders(self.study, run.name)):
-            if steps and step not in steps:
-                aside = aside_folder(self.study, run.name, step, benchmark)
-                target = set_aside(folder, aside)
-                self._say(f"{folder}: run {run.name} has no step {step} now; set aside as {target}")
-
-    def _voice(self, tokens: TokensConfig) -> _Voice:
-        """Made once for all runs that read and write alike."""
-        key = repr(tokens)
-        if key not in self._voices:
-            tokenizer = load_tokenizer(tokens)
-            template = load_template(tokens, tokenizer)
-            prompts = {
-                b.name: {
-                    item.id: tuple(render_prompt(tokenizer, template, item.messages).tolist())
-                    for item in items
-                }
-                for b, items in self.asked
-            }
-            self._voices[key] = _Voice(tokenizer, template.hash, stop_ids(tokenizer, template), prompts)
-        return self._voices[key]
-
-    def _unit(self, present: Present, b: BenchmarkConfig, prompts: Prompts) -> _Unit:
-        place = self.study, present.run, present.step, b.name
-        hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
-        record = present.as_unit(self._settings(b), hashes)
-        file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, self._say)
-        return _Unit(b, file, prompts)
-
-    def _settings(self, b: BenchmarkConfig) -> dict[str, Any]:
-        """All that a completion depends on besides snapshot, item and sample."""
-        return {
-            "max_new_tokens": b.max_new_tokens,
-            **asdict(b.sampling),
-            "seed": self.study.evaluation.seed,
-            "compute_dtype": self.study.evaluation.compute_dtype,
-        }
-
-    def _check_drawn(self, b: BenchmarkConfig) -> None:
-        """One curve holds completions of one kind: all are drawn with the settings of the first."""
-        for run in self.study.runs:
-            for _, name, folder in unit_folders(self.study, run.name):
-                if name == b.name and check_settings(folder, self._settings(b)):
-                    return
-
-    def _check_context(self, units: Sequence[_Unit]) -> None:
-        """The longest prompt of every benchmark must leave room for its completion."""
-        context = self.study.evaluation.context
-        for unit in units:
-            item, prompt = max(unit.prompts.items(), key=lambda pair: len(pair[1]))
-            need = len(prompt) + unit.benchmark.max_new_tokens
-            if need > context:
-                raise UsageError(
-                    f"benchmark {unit.benchmark.name}: item {item!r} has a prompt of {len(prompt)} tokens, "
-                    f"which with max_new_tokens {unit.benchmark.max_new_tokens} does not fit "
-                    f"evaluation.context {context}; raise it to {need} or lower max_new_tokens"
-                )
 
     def _engine(self, run: Run, stops: tuple[int, ...]) -> Backend:
         key = (run.model, stops)
@@ -280,8 +149,3 @@ def trained_run(study: Study, name: str) -> Run:
     if record is None:
         raise JaxSftError(f"{run_file(folder)}: no such file; train run {name} first")
     return record.run
-
-
-def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:
-    text = tokenizer.decode(list(completion.tokens))
-    return CompletionLine(item, sample, text, completion.token_count, completion.finish)

@@ -1,0 +1,47 @@
+"""Drawing what a run's units miss: snapshot after snapshot, all its benchmarks in one stream."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+from rich.console import Console
+
+from jax_sft.config import Study
+from jax_sft.evaluation.snapshots import Snapshots
+from jax_sft.evaluation.units import Unit, Work
+from jax_sft.generation.backend import Completion
+from jax_sft.study.records import CompletionLine
+from jax_sft.terminal import progress_of_completions
+from jax_sft.tokens.tokenizer import Tokenizer
+
+
+def draw_run(study: Study, work: Work, console: Console, give_up: Callable[[str], None]) -> None:
+    """Draw every missing completion of a run that can be had; `give_up` is told of the others."""
+    snapshots = Snapshots(study, work.run.name, work.engine.abstract_params(), give_up)
+    for step, params in snapshots.read(list(work.todo)):
+        work.engine.load(params)
+        _draw_units(work, step, work.todo[step], study.evaluation.seed, console)
+    snapshots.examine(work.complete)
+
+
+def _draw_units(work: Work, step: int, units: Sequence[Unit], seed: int, console: Console) -> None:
+    """Draw with the weights that are loaded; however it ends, what was drawn is on disk."""
+    asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
+    owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
+    answers = work.engine.generate((request for _, request, _ in asked), seed)
+    try:
+        with (
+            progress_of_completions(console, f"{work.run.name} @ {step}", len(asked)) as advance,
+            jax.transfer_guard("disallow"),
+        ):
+            for request, completion in answers:
+                file, item = owners[request.id, request.sample]
+                file.add(_line(item, request.sample, completion, work.tokenizer))
+                advance(completion.token_count)
+    finally:
+        for unit in units:
+            unit.file.flush()
+
+
+def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:
+    text = tokenizer.decode(list(completion.tokens))
+    return CompletionLine(item, sample, text, completion.token_count, completion.finish)

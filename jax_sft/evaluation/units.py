@@ -1,0 +1,81 @@
+"""The units of a sweep, (run, step, benchmark): what is there of each, what it misses, what it depends on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jax_sft.checkpoints.presence import Presence
+from jax_sft.config import BenchmarkConfig, Run, Study
+from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
+from jax_sft.evaluation.prompts import Prompts
+from jax_sft.generation.backend import Backend, Request
+from jax_sft.study.folder import aside_folder, unit_folder, unit_folders
+from jax_sft.study.provenance import Present
+from jax_sft.study.records import short_hash
+from jax_sft.tokens.tokenizer import Tokenizer
+
+
+@dataclass
+class Unit:
+    """One (run, step, benchmark) that still misses completions."""
+
+    benchmark: BenchmarkConfig
+    file: CompletionsFile
+    prompts: Prompts
+
+    def requests(self) -> Iterator[tuple[Request, str]]:
+        """The missing completions, each with its item; the ids keep apart what several benchmarks ask."""
+        b = self.benchmark
+        for item, sample in self.file.missing():
+            prompt = self.prompts[item]
+            yield Request(f"{b.name}/{item}", sample, prompt, b.max_new_tokens, b.sampling), item
+
+
+@dataclass
+class Work:
+    """What a run's sweep has still to do: its snapshots in order, each with its units."""
+
+    run: Run
+    tokenizer: Tokenizer
+    engine: Backend
+    todo: dict[int, list[Unit]]
+    complete: list[int]
+    """Steps of which nothing is missing."""
+
+
+def find_unit(
+    study: Study, present: Present, b: BenchmarkConfig, prompts: Prompts, say: Callable[[str], None]
+) -> Unit:
+    """The unit with what is there of it; `say` is told of what no longer counts."""
+    place = study, present.run, present.step, b.name
+    hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
+    record = present.as_unit(drawn_with(study, b), hashes)
+    file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, say)
+    return Unit(b, file, prompts)
+
+
+def drawn_with(study: Study, b: BenchmarkConfig) -> dict[str, Any]:
+    """All that a completion depends on besides snapshot, item and sample."""
+    return {
+        "max_new_tokens": b.max_new_tokens,
+        **asdict(b.sampling),
+        "seed": study.evaluation.seed,
+        "compute_dtype": study.evaluation.compute_dtype,
+    }
+
+
+def check_drawn(study: Study, b: BenchmarkConfig) -> None:
+    """One curve holds completions of one kind: UsageError unless all are drawn with the settings of now."""
+    for run in study.runs:
+        for _, name, folder in unit_folders(study, run.name):
+            if name == b.name and check_settings(folder, drawn_with(study, b)):
+                return
+
+
+def set_aside_steps(study: Study, run: Run, presence: Presence, say: Callable[[str], None]) -> None:
+    """Units at steps that the run no longer has do not count; `say` is told of each."""
+    steps = presence.record.snapshot_steps if presence.record else ()
+    for step, benchmark, folder in list(unit_folders(study, run.name)):
+        if steps and step not in steps:
+            target = set_aside(folder, aside_folder(study, run.name, step, benchmark))
+            say(f"{folder}: run {run.name} has no step {step} now; set aside as {target}")
