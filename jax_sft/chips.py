@@ -4,6 +4,7 @@ Figures are those of Google's pages on system architecture (cloud.google.com/tpu
 and tpu7x): bf16 peak, HBM bandwidth, bidirectional interconnect (ICI) bandwidth and data centre network (DCN)
 bandwidth per chip; the pages v4 and v5e were not at hand, their figures are the usual ones, as are those of
 the host's PCIe (jax-ml.github.io/scaling-book).
+The clock is the peak over the products of a core's four matrix units, 128 x 128 wide, from v6e on 256 x 256.
 What a program may use of the HBM is the compiler's own limit, read off its message when memory runs out
 (libtpu 0.0.50.1).
 """
@@ -30,6 +31,8 @@ class Chip:
     dcn_bandwidth: float
     host_bandwidth: float
     """One way between the chip and its host's memory."""
+    clock: float
+    """Cycles a second."""
     dimensions: int
     """Of the torus."""
     devices: int = 1
@@ -52,6 +55,7 @@ _V4 = Chip(
     ici_bandwidth=600e9,
     dcn_bandwidth=3.125e9,
     host_bandwidth=16e9,
+    clock=1.05e9,
     dimensions=3,
     cores_in_name=2,
     config="megacore_dense",
@@ -65,6 +69,7 @@ _V5E = Chip(
     ici_bandwidth=400e9,
     dcn_bandwidth=3.125e9,
     host_bandwidth=16e9,
+    clock=1.5e9,
     dimensions=2,
     slice_prefix="v5litepod",
 )
@@ -77,6 +82,7 @@ _V5P = Chip(
     ici_bandwidth=1200e9,
     dcn_bandwidth=6.25e9,
     host_bandwidth=16e9,
+    clock=1.75e9,
     dimensions=3,
     cores_in_name=2,
     topology_prefix="v5",
@@ -91,6 +97,7 @@ _V6E = Chip(
     ici_bandwidth=800e9,
     dcn_bandwidth=12.5e9,
     host_bandwidth=32e9,
+    clock=1.75e9,
     dimensions=2,
 )
 _TPU7X = Chip(
@@ -102,6 +109,7 @@ _TPU7X = Chip(
     ici_bandwidth=1200e9,
     dcn_bandwidth=12.5e9,
     host_bandwidth=32e9,
+    clock=2.2e9,
     dimensions=3,
     devices=2,
     cores_in_name=2,

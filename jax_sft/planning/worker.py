@@ -20,7 +20,7 @@ from jax_sft.planning.hlo import cost_of
 from jax_sft.planning.programs import Program, lower, mesh_of
 from jax_sft.training.step import TPU_OPTIONS
 
-FORMAT = 4
+FORMAT = 5
 """Raised when the facts that are kept change."""
 _SIZE = r"([\d.]+)([KMGT])"
 _OUT_OF_MEMORY = (rf"\({_SIZE}\) exceeds available HBM \({_SIZE}\)", rf"Used {_SIZE} of {_SIZE} hbm")

@@ -1,10 +1,10 @@
 """What an optimized program does: FLOPs, HBM traffic, bytes of collectives and kernels, per device.
 
 Counted are the products of dots and convolutions (TPU's compiler writes dots as convolutions), wherever
-fusions hide them; elementwise work is not. HBM traffic is what each scheduled instruction reads and writes
-there: a slice of a larger array counts as the slice, an update in place as the update. Kernels (custom calls)
-are counted but not looked into. Of a conditional the branch with most work counts. Loops stay loops until
-`total` expands them, because some depend on data.
+fusions hide them; of elementwise work and sorts the clock cycles. HBM traffic is what each scheduled
+instruction reads and writes there: a slice of a larger array counts as the slice, an update in place as the
+update. Kernels (custom calls) are counted but not looked into. Of a conditional the branch with most work
+counts. Loops stay loops until `total` expands them, because some depend on data.
 """
 
 import re
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jax_sft.planning.hlo.cycles import estimated_cycles
 from jax_sft.planning.hlo.flops import convolution_flops, dot_flops
 from jax_sft.planning.hlo.groups import only_slices, replica_groups
 from jax_sft.planning.hlo.loops import trip_count
@@ -59,6 +60,8 @@ class Cost:
     """(how many, bytes). Bytes of the whole array that is gathered, reduced, exchanged or sent."""
     kernels: dict[str, float] = field(default_factory=dict)
     """Calls by name."""
+    cycles: float = 0.0
+    """Clock cycles of everything that is no product and no kernel, as the compiler estimates them."""
     loops: "list[Loop]" = field(default_factory=list)
 
     def add(self, other: "Cost", times: float = 1.0) -> None:
@@ -66,6 +69,7 @@ class Cost:
         self.flops += times * other.flops
         self.hbm_bytes += times * other.hbm_bytes
         self.host_bytes += times * other.host_bytes
+        self.cycles += times * other.cycles
         for key, (count, size) in other.collectives.items():
             had = self.collectives.get(key, (0.0, 0.0))
             self.collectives[key] = (had[0] + times * count, had[1] + times * size)
@@ -99,6 +103,7 @@ class Cost:
             "host_bytes": self.host_bytes,
             "collectives": [[asdict(key), *numbers] for key, numbers in self.collectives.items()],
             "kernels": self.kernels,
+            "cycles": self.cycles,
             "loops": [
                 {"name": loop.name, "trips": loop.trips, "body": loop.body.to_json()} for loop in self.loops
             ],
@@ -113,6 +118,7 @@ class Cost:
             host_bytes=value["host_bytes"],
             collectives={Traffic(**key): (count, size) for key, count, size in value["collectives"]},
             kernels=dict(value["kernels"]),
+            cycles=value["cycles"],
             loops=[
                 Loop(each["name"], each["trips"], Cost.from_json(each["body"])) for each in value["loops"]
             ],
@@ -163,12 +169,15 @@ class _Counter:
         elif each.op in ("call", "async-start"):
             called = each.attribute("to_apply") or each.attribute("calls")
             cost.add(self.scheduled(self.module.computations[called]))
-        elif each.op == "fusion":
-            self._work(each, within, cost, seen)
-            self._traffic_of_fusion(each, within, cost)
         else:
+            products = cost.flops
             self._work(each, within, cost, seen)
-            _traffic(each, within, cost)
+            if cost.flops == products:
+                cost.cycles += estimated_cycles(each)
+            if each.op == "fusion":
+                self._traffic_of_fusion(each, within, cost)
+            else:
+                _traffic(each, within, cost)
 
     def _work(self, each: Instruction, within: Computation, cost: Cost, seen: set[str]) -> None:
         """FLOPs, collectives and kernels of one instruction, and of what a fusion holds."""
