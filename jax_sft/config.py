@@ -271,6 +271,8 @@ class EvaluationConfig:
     """Prompts prefilled at once; fixed, so that a prompt's result does not depend on how many wait."""
     tensor: int = 1
     """Ways heads and MLP columns are sharded; the other devices share the slots."""
+    score_tokens: int = 8192
+    """Tokens of given text read at once (likelihoods, rewards) by each of the devices that share them."""
     seed: int = 0
     """Seeds sampling; a completion depends on it, the snapshot, the item and the sample alone."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"

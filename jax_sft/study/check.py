@@ -170,7 +170,7 @@ def _sampling(at: str, sampling: Sampling) -> Problems:
 
 
 def _evaluation(evaluation: EvaluationConfig) -> Problems:
-    for name in ("slots", "context", "chunk", "prefill_rows", "tensor", "workers"):
+    for name in ("slots", "context", "chunk", "prefill_rows", "score_tokens", "tensor", "workers"):
         yield from _at_least(f"evaluation.{name}", getattr(evaluation, name), 1)
     for name in ("scorer_seconds", "scorer_memory"):
         yield from _above(f"evaluation.{name}", getattr(evaluation, name), 0)

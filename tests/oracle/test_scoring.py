@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from jax_sft.generation.rewards import score_rows
+from jax_sft.config import EvaluationConfig, ParallelismConfig
+from jax_sft.generation.rewards import Rewards
 from jax_sft.models.weights.read import load_pretrained
+from jax_sft.sharding import make_mesh
 from tests.oracle.test_logits import their_model
 from tests.random_models import TOKENS_BT, random_tensors, scoring_config, write_model
 
@@ -30,7 +33,11 @@ def test_scores_agree(number: int, tmp_path: Path, golden: Path, renew_golden: b
                 model(torch.from_numpy(row_T[None, :length].astype(np.int64))).logits[0, 0].item()
             )
     config, params = load_pretrained(str(write_model(tmp_path, raw)))
-    found_B = np.asarray(score_rows(params, config, TOKENS_BT, np.asarray(LENGTHS_B)))
+    mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
+    rewards = Rewards(config, EvaluationConfig(score_tokens=64, compute_dtype="float32"), mesh)
+    rewards.load(params)
+    texts = [row_T[:length].tolist() for row_T, length in zip(TOKENS_BT, LENGTHS_B, strict=True)]
+    found_B = [score for _, score in sorted(rewards.score(texts))]
     np.testing.assert_allclose(found_B, wanted_B, atol=1e-4)
     path = golden / "scores.npz"
     stored = dict(np.load(path)) if path.exists() else {}

@@ -104,7 +104,7 @@ def test_names_differ_and_runs_come_after_the_runs_they_start_from() -> None:
 
 
 def test_every_size_of_the_evaluation_is_positive_and_further_problems_are_counted() -> None:
-    for field in ("slots", "context", "chunk", "prefill_rows", "tensor", "workers"):
+    for field in ("slots", "context", "chunk", "prefill_rows", "score_tokens", "tensor", "workers"):
         with pytest.raises(UsageError, match=rf"evaluation\.{field}"):
             validate(replace(STUDY, benchmarks=(), evaluation=replace(STUDY.evaluation, **{field: 0})))
     broken = dataclasses.replace(STUDY.runs[0], epochs=0.0, init="")
