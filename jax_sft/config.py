@@ -228,6 +228,12 @@ class Sampling:
     """Only so many of the likeliest tokens; 0 keeps all."""
     min_p: float = 0.0
     """Only tokens at least so many times as likely as the likeliest; 0 keeps all."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of every token that the completion holds already; -2 to 2. Greedy tokens too."""
+    frequency_penalty: float = 0.0
+    """Taken off the logit of a token for each time that the completion holds it; -2 to 2."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion, which holds what stands before the first of them."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +282,9 @@ class EvaluationConfig:
     seed: int = 0
     """Seeds sampling; a completion depends on it, the snapshot, the item and the sample alone."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    penalties: bool = False
+    """Count the tokens of every completion on the device (slots x vocabulary x 2 bytes), for the penalties of
+    `sampling`."""
     workers: int = 2
     """Processes that judge completions."""
     scorer_seconds: float = 5.0

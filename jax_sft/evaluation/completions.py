@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from etils import epath
 
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.evaluation.settings import changed_setting
 from jax_sft.files import list_files, move, read_json, remove_folder, write_atomically
 from jax_sft.study.folder import completions_file, parts_folder, sampling_file
 from jax_sft.study.lines import LineFault, good_lines
@@ -183,12 +184,11 @@ def check_settings(folder: epath.Path, settings: dict[str, int | float | str]) -
     if record is None and not sampling_file(folder).exists():
         return False
     stored = read_json(sampling_file(folder)) if record is None else record.settings
-    for name, value in settings.items():
-        if stored.get(name) != value:
-            raise UsageError(
-                f"{folder}: was drawn with {name} {stored.get(name)}, now it is {value}; "
-                "restore it, give the benchmark another name, or remove what was drawn of it"
-            )
+    if changed := changed_setting(stored, settings):
+        raise UsageError(
+            f"{folder}: was drawn with {changed}; "
+            "restore it, give the benchmark another name, or remove what was drawn of it"
+        )
     return True
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from etils import epath
 from rich.table import Table
@@ -12,7 +12,7 @@ from jax_sft.evaluation.judging import judge
 from jax_sft.files import numbered_jsonl, refuse_overwriting, write_jsonl
 from jax_sft.options import JudgeOptions
 from jax_sft.responses.workers import Limits, Workers
-from jax_sft.study.records import Item, Verdict
+from jax_sft.study.records import Finish, Item, Verdict
 from jax_sft.tasks.task import get_task
 
 _KINDS = {"task": str, "reference": dict, "completion": str, "finish": str}
@@ -65,8 +65,10 @@ def _read(path: epath.PathLike) -> Iterator[Case]:
         for name, kind in _KINDS.items():
             if not isinstance(values[name], kind):
                 raise UsageError(f"{where}: {name} must be {_said(kind)}, found {values[name]!r}")
-        if values["finish"] not in ("stop", "length"):
-            raise UsageError(f"{where}: finish must be stop or length, found {values['finish']!r}")
+        if values["finish"] not in get_args(Finish):
+            raise UsageError(
+                f"{where}: finish must be one of {', '.join(get_args(Finish))}; found {values['finish']!r}"
+            )
         try:
             task = get_task(values["task"])
         except UsageError as error:

@@ -186,7 +186,7 @@ def summarise(
         "high": headline.high,
         "metrics": metrics,
         "mean_tokens": sum(line.tokens for line in lines) / count,
-        "truncation_rate": sum(line.finish == "length" for line in lines) / count,
+        "truncation_rate": sum(line.finish != "stop" for line in lines) / count,
         "no_answer_rate": sum(not verdict.answered for verdict in judged) / max(len(judged), 1),
         "scorer_failures": sum(verdict is None for verdict in verdicts),
         "verdicts": tuple(judged),

@@ -1,13 +1,13 @@
 """The units of a sweep, (run, step, benchmark): what is there of each, what it misses, what it depends on."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Run, Study
 from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
 from jax_sft.evaluation.prompts import Prompts
+from jax_sft.evaluation.settings import drawn_with
 from jax_sft.generation.backend import Backend, Request
 from jax_sft.study.folder import aside_folder, unit_folder, unit_folders
 from jax_sft.study.provenance import Present
@@ -49,26 +49,16 @@ def find_unit(
     """The unit with what is there of it; `say` is told of what no longer counts."""
     place = study, present.run, present.step, b.name
     hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
-    record = present.as_unit(drawn_with(study, b), hashes)
+    record = present.as_unit(drawn_with(b, study.evaluation), hashes)
     file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, say)
     return Unit(b, file, prompts)
-
-
-def drawn_with(study: Study, b: BenchmarkConfig) -> dict[str, Any]:
-    """All that a completion depends on besides snapshot, item and sample."""
-    return {
-        "max_new_tokens": b.max_new_tokens,
-        **asdict(b.sampling),
-        "seed": study.evaluation.seed,
-        "compute_dtype": study.evaluation.compute_dtype,
-    }
 
 
 def check_drawn(study: Study, b: BenchmarkConfig) -> None:
     """One curve holds completions of one kind: UsageError unless all are drawn with the settings of now."""
     for run in study.runs:
         for _, name, folder in unit_folders(study, run.name):
-            if name == b.name and check_settings(folder, drawn_with(study, b)):
+            if name == b.name and check_settings(folder, drawn_with(b, study.evaluation)):
                 return
 
 

@@ -23,6 +23,8 @@ class Request:
     """Token ids."""
     max_new_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
+    logprobs: bool = False
+    """Whether the log-probability of each new token is wanted."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Completion:
     token_count: int
     """Tokens generated, the stop token counted."""
     finish: Finish
+    logprobs: tuple[float, ...] = ()
+    """Of each token generated, the stop token among them, by the model itself: without temperature, penalties
+    and filters. Empty when not wanted."""
 
 
 class Backend(Protocol):

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax_sft.config import EvaluationConfig, ModelConfig
 from jax_sft.errors import UsageError
 from jax_sft.generation.backend import Completion, Request
-from jax_sft.generation.sampling import SlotSampling, completion_key
+from jax_sft.generation.sampling import completion_key, penalises, slot_sampling
 from jax_sft.generation.schedule import Admission, Schedule, check
 from jax_sft.generation.slots import (
     Chunk,
@@ -98,7 +98,8 @@ class Engine:
 
     def _make_slots(self) -> Slots:
         dtype = jnp.dtype(self.evaluation.compute_dtype)
-        return empty_slots(self.model, self.slots, self.evaluation.context, dtype)
+        counted = self.model.vocab_size if self.evaluation.penalties else 0
+        return empty_slots(self.model, self.slots, self.evaluation.context, dtype, counted)
 
     def lower_decode(self) -> jax.stages.Lowered:
         """The decode program, traced and lowered for the engine's mesh."""
@@ -119,6 +120,8 @@ class Engine:
         asked = tuple(requests)
         for request in asked:
             check(request, self.evaluation.context, self.model.vocab_size)
+            if penalises(request.sampling) and not self.evaluation.penalties:
+                raise UsageError(f"item {request.id}: penalties need evaluation.penalties; set it to True")
         schedule = Schedule(asked, self.slots, self.prefill_rows, self.evaluation.context, self.stop_ids)
         return self._generate(self._params, schedule, seed)
 
@@ -139,11 +142,15 @@ class Engine:
         yield from ended
 
 
-def _on_host(chunk: Chunk) -> tuple[list[list[int]], list[bool]]:
-    """New tokens of every slot, and whether it goes on; waits for the device."""
+def _on_host(chunk: Chunk) -> tuple[list[list[int]], list[bool], list[list[float]]]:
+    """New tokens of every slot, whether it goes on, and their log-probabilities; waits for the device."""
     chunk = jax.device_get(chunk)
-    rows = zip(chunk.tokens_BC.tolist(), chunk.made_B.tolist(), strict=True)
-    return [tokens[:count] for tokens, count in rows], chunk.active_B.tolist()
+    made = chunk.made_B.tolist()
+
+    def cut(values_BC: jax.Array) -> list[list[Any]]:
+        return [values[:count] for values, count in zip(values_BC.tolist(), made, strict=True)]
+
+    return cut(chunk.tokens_BC), chunk.active_B.tolist(), cut(chunk.logprobs_BC)
 
 
 def fill_ways(count: int, ways: int) -> int:
@@ -173,10 +180,6 @@ def make_orders(admission: Admission, slots: int, rows: int, seed: int) -> Refil
         token_B=column([r.prompt[-1] for r in requests], np.int32),
         limit_B=column([r.max_new_tokens for r in requests], np.int32),
         keys_B2=column([completion_key(seed, r.id, r.sample) for r in requests], np.uint32),
-        sampling=SlotSampling(
-            temperature_B=column([r.sampling.temperature for r in requests], np.float32),
-            top_p_B=column([r.sampling.top_p for r in requests], np.float32),
-            top_k_B=column([r.sampling.top_k for r in requests], np.int32),
-            min_p_B=column([r.sampling.min_p for r in requests], np.float32),
-        ),
+        sampling=slot_sampling([r.sampling for r in requests], at, slots),
+        logprobs_B=column([r.logprobs for r in requests], bool),
     )

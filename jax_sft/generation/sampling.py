@@ -1,31 +1,87 @@
-"""Choosing the next token: greedy or sampled, each slot with settings of its own, in one program."""
+"""Choosing the next token: greedy or sampled, each slot with settings of its own, in one program.
+
+A vocabulary has up to 151,936 entries, so nothing here sorts it or draws a random number for each of its
+entries. It is looked at in blocks of 128 neighbours: a block is drawn by its probability, then a token of it
+by its own (1,315 random numbers in place of 151,936). What top-k, top-p and min-p leave is all that lies at
+or above a threshold, which is found by bisection on the bits of the numbers: exactly, among the few blocks
+with the largest logits where it can be proven to lie there, and among all tokens otherwise.
+"""
 
 import hashlib
 import json
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_sft.config import Sampling
+
+SAMPLER = 2
+"""Version of what is drawn for a key; units that were drawn by another cannot be gone on with."""
+BLOCK = 128
+"""Neighbours in the vocabulary that are looked at together: the width of a TPU's registers."""
+CANDIDATE_BLOCKS = 64
+"""Blocks in which the threshold is looked for first: enough for every top-k up to it."""
+
 
 class SlotSampling(NamedTuple):
-    """Settings of each slot, arrays [B]."""
+    """Settings of each slot, arrays [B]; what `Sampling` says of them."""
 
     temperature_B: jax.Array
-    """0 is greedy."""
     top_p_B: jax.Array
-    """1 keeps all."""
     top_k_B: jax.Array
-    """0 keeps all."""
     min_p_B: jax.Array
-    """0 keeps all."""
+    presence_B: jax.Array
+    frequency_B: jax.Array
+
+
+def slot_sampling(settings: Sequence[Sampling], at: Sequence[int], slots: int) -> SlotSampling:
+    """Host arrays [slots] that hold the n-th settings in slot `at[n]`, and greedy ones elsewhere."""
+
+    def column(name: str, dtype: type) -> Any:
+        column_B: Any = np.zeros(slots, dtype)
+        column_B[list(at)] = [getattr(setting, name) for setting in settings]
+        return column_B
+
+    return SlotSampling(
+        column("temperature", np.float32),
+        column("top_p", np.float32),
+        column("top_k", np.int32),
+        column("min_p", np.float32),
+        column("presence_penalty", np.float32),
+        column("frequency_penalty", np.float32),
+    )
+
+
+def penalises(setting: Sampling) -> bool:
+    """Whether it needs to know what was drawn before."""
+    return bool(setting.presence_penalty or setting.frequency_penalty)
 
 
 def completion_key(seed: int, item: str, sample: int) -> np.ndarray:
     """Raw random key (uint32 [2]) of one completion, made from the seed, the item and the sample alone."""
     named = json.dumps([seed, item, sample]).encode()
     return np.frombuffer(hashlib.blake2b(named, digest_size=8).digest(), "<u4").astype(np.uint32)
+
+
+def penalise(logits_BV: jax.Array, counts_BV: jax.Array, sampling: SlotSampling) -> jax.Array:
+    """Logits less the presence penalty of each token drawn before and the frequency penalty of each time.
+
+    `counts_BV` says how often each token was drawn in this completion: the prompt does not count, as with
+    OpenAI's API.
+    """
+    counts_BV = counts_BV.astype(jnp.float32)
+    present_BV = (counts_BV > 0).astype(jnp.float32)
+    less_BV = sampling.presence_B[:, None] * present_BV + sampling.frequency_B[:, None] * counts_BV
+    return logits_BV - less_BV
+
+
+def log_probability(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:
+    """Log-probability [B] of each token by the model itself: no temperature, penalty or filter."""
+    chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
+    return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 
 
 def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: SlotSampling) -> jax.Array:
@@ -40,33 +96,123 @@ def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, samplin
 
 
 def _draw(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: SlotSampling) -> jax.Array:
-    temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
-    scaled_BV = logits_BV / temperature_B1
-    filtered = (sampling.top_p_B < 1) | (sampling.top_k_B > 0) | (sampling.min_p_B > 0)
-    scaled_BV = jax.lax.cond(jnp.any(filtered), lambda: keep_likely(scaled_BV, sampling), lambda: scaled_BV)
+    """A race: exponential times of rates w come in first with probability w / sum(w)."""
+    temperature_B = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)
+    scaled_BGN = in_blocks(logits_BV / temperature_B[:, None])
+    filtered_B = (sampling.top_p_B < 1) | (sampling.top_k_B > 0) | (sampling.min_p_B > 0)
+    least_B = jax.lax.cond(
+        jnp.any(filtered_B),
+        lambda: threshold(scaled_BGN, sampling),
+        lambda: jnp.full_like(temperature_B, -jnp.inf),
+    )
+    G = scaled_BGN.shape[1]
+    times_BX = jax.vmap(lambda key_2, count: exponential(key_2, count, G + BLOCK))(keys_B2, count_B)
+    mass_BG = _weights(scaled_BGN, least_B).sum(axis=-1)
+    block_B = jnp.argmax(mass_BG / times_BX[:, :G], axis=-1)
+    row_BN = jnp.take_along_axis(scaled_BGN, block_B[:, None, None], axis=1)[:, 0]
+    within_B = jnp.argmax(_weights(row_BN, least_B) / times_BX[:, G:], axis=-1)
+    return block_B * BLOCK + within_B
 
-    def noise(key_2: jax.Array, count: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key_2, impl="threefry2x32"), count)
-        return jax.random.gumbel(key, logits_BV.shape[1:], jnp.float32)
 
-    return jnp.argmax(scaled_BV + jax.vmap(noise)(keys_B2, count_B), axis=-1)
+def in_blocks(values_BV: jax.Array) -> jax.Array:
+    """Neighbours together, [B, G, BLOCK]; the last block is filled up with -inf."""
+    B, V = values_BV.shape
+    if V % BLOCK:
+        values_BV = jnp.pad(values_BV, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
+    return values_BV.reshape(B, -1, BLOCK)
 
 
-def keep_likely(logits_BV: jax.Array, sampling: SlotSampling) -> jax.Array:
-    """Logits with all but the tokens allowed by top-k, then top-p, then min-p set to -inf.
+def _weights(values: jax.Array, least_B: jax.Array) -> jax.Array:
+    """exp(value - largest) of each slot's values of at least `least_B`, 0 for others; shape [B, ...]."""
+    axes = tuple(range(1, values.ndim))
+    weights = jnp.exp(values - values.max(axis=axes, keepdims=True))
+    return jnp.where(values >= jnp.expand_dims(least_B, axes), weights, 0.0)
+
+
+def exponential(key_2: jax.Array, count: jax.Array, size: int) -> jax.Array:
+    """Exponential numbers [size], positive and finite, fine enough for probabilities down to 2**-32."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(key_2, impl="threefry2x32"), count)
+    bits = jax.random.bits(key, (size,), jnp.uint32)
+    uniform = (bits.astype(jnp.float32) + 0.5) * jnp.float32(2**-32)
+    return -jnp.log1p(-jnp.minimum(uniform, jnp.float32(1 - 2**-24)))
+
+
+def threshold(values_BGN: jax.Array, sampling: SlotSampling) -> jax.Array:
+    """The least value [B] that top-k, then top-p, then min-p allow; -inf where they allow all.
 
     Top-p keeps the fewest tokens whose probabilities, after top-k, reach p; min-p keeps those at least
     min_p times as likely as the likeliest (arXiv 2407.01082). The likeliest token always stays, and so do
-    tokens as likely as the last one kept.
+    tokens as likely as the last one kept. `values_BGN` are logits after temperature, in blocks.
     """
-    V = logits_BV.shape[-1]
-    descending_BV = -jnp.sort(-logits_BV, axis=-1)
-    top_k_B = jnp.where(sampling.top_k_B > 0, jnp.minimum(sampling.top_k_B, V), V)
-    in_top_k_BV = jnp.arange(V)[None] < top_k_B[:, None]
-    probability_BV = jax.nn.softmax(jnp.where(in_top_k_BV, descending_BV, -jnp.inf), axis=-1)
-    before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-    in_top_p_BV = (before_BV < sampling.top_p_B[:, None]) | (sampling.top_p_B[:, None] >= 1)
-    in_min_p_BV = probability_BV >= sampling.min_p_B[:, None] * probability_BV[:, :1]
-    kept_BV = (in_top_k_BV & in_top_p_BV & in_min_p_BV) | (jnp.arange(V)[None] == 0)
-    threshold_B1 = jnp.min(jnp.where(kept_BV, descending_BV, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits_BV >= threshold_B1, logits_BV, -jnp.inf)
+    B, G, _ = values_BGN.shape
+    largest_BG = values_BGN.max(axis=-1)
+    most_B = largest_BG.max(axis=-1)
+    total_B = jnp.exp(values_BGN - most_B[:, None, None]).sum(axis=(1, 2))
+    all_BV = values_BGN.reshape(B, -1)
+    nothing_B = jnp.full_like(most_B, -jnp.inf)
+    if G <= CANDIDATE_BLOCKS:
+        return _least(all_BV, nothing_B, total_B, sampling)[0]
+    top_BC, at_BC = jax.lax.top_k(largest_BG, CANDIDATE_BLOCKS)
+    candidates_BM = jnp.take_along_axis(values_BGN, at_BC[:, :, None], axis=1).reshape(B, -1)
+    least_B, sure_B = _least(candidates_BM, top_BC[:, -1], total_B, sampling)
+    return jax.lax.cond(
+        jnp.all(sure_B),
+        lambda: least_B,
+        lambda: jnp.where(sure_B, least_B, _least(all_BV, nothing_B, total_B, sampling)[0]),
+    )
+
+
+def _least(
+    values_BM: jax.Array, floor_B: jax.Array, total_B: jax.Array, sampling: SlotSampling
+) -> tuple[jax.Array, jax.Array]:
+    """The threshold by these values alone, and whether it is that of the whole vocabulary.
+
+    They hold every value above `floor_B`, and the largest, for which `total_B` counts 1. A threshold of at
+    least the floor rests on values that are all here.
+    """
+    most_B = values_BM.max(axis=-1)
+    weights_BM = jnp.exp(values_BM - most_B[:, None])
+    nothing_B = jnp.full_like(most_B, -jnp.inf)
+    has_k_B, has_p_B = sampling.top_k_B > 0, sampling.top_p_B < 1
+
+    def kth() -> tuple[jax.Array, jax.Array]:
+        k_B = sampling.top_k_B.astype(jnp.float32)
+        least_B = _reaching(values_BM, jnp.ones_like(weights_BM), k_B)
+        above_BM = values_BM > least_B[:, None]
+        # Of those as likely as the k-th, only so many count as make k.
+        rest_B = (k_B - above_BM.sum(axis=-1)) * jnp.exp(least_B - most_B)
+        mass_B = jnp.where(above_BM, weights_BM, 0.0).sum(axis=-1) + rest_B
+        return jnp.where(has_k_B, least_B, -jnp.inf), jnp.where(has_k_B, mass_B, total_B)
+
+    by_k_B, mass_B = jax.lax.cond(jnp.any(has_k_B), kth, lambda: (nothing_B, total_B))
+    by_p_B = jax.lax.cond(
+        jnp.any(has_p_B),
+        lambda: jnp.where(has_p_B, _reaching(values_BM, weights_BM, sampling.top_p_B * mass_B), -jnp.inf),
+        lambda: nothing_B,
+    )
+    by_ratio_B = most_B + jnp.log(sampling.min_p_B)
+    least_B = jnp.minimum(jnp.maximum(jnp.maximum(by_k_B, by_p_B), by_ratio_B), most_B)
+    sure_B = (~has_k_B | (by_k_B >= floor_B)) & (~has_p_B | (least_B >= floor_B))
+    return least_B, sure_B
+
+
+def _reaching(values_BM: jax.Array, weights_BM: jax.Array, target_B: jax.Array) -> jax.Array:
+    """The largest t [B] for which the weights of the values >= t reach the target; -inf if none does.
+
+    32 steps find the bits of t, the highest first. Sums of the same terms less some that are positive never
+    round upwards of the whole, so that the search is sound in floating point too.
+    """
+
+    def as_float(ordered_B: jax.Array) -> jax.Array:
+        """Undoes the map of floats to unsigned integers that keeps their order."""
+        top = jnp.uint32(1 << 31)
+        bits_B = jnp.where(ordered_B >= top, ordered_B ^ top, ~ordered_B)
+        return jax.lax.bitcast_convert_type(bits_B, jnp.float32)
+
+    def step(i: jax.Array, ordered_B: jax.Array) -> jax.Array:
+        tried_B = ordered_B | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        reached_B = jnp.where(values_BM >= as_float(tried_B)[:, None], weights_BM, 0.0).sum(axis=-1)
+        return jnp.where(reached_B >= target_B, tried_B, ordered_B)
+
+    found_B = as_float(jax.lax.fori_loop(0, 32, step, jnp.zeros(target_B.shape, jnp.uint32)))
+    return jnp.where(jnp.isnan(found_B), -jnp.inf, found_B)

@@ -44,7 +44,7 @@ class Schedule:
         self._waiting = deque(requests)
         self._slots, self._rows, self._context = slots, rows, context
         self._stop_ids = frozenset(stop_ids)
-        self._live: dict[int, tuple[Request, list[int]]] = {}
+        self._live: dict[int, tuple[Request, list[int], list[float]]] = {}
 
     @property
     def unfinished(self) -> bool:
@@ -69,7 +69,7 @@ class Schedule:
             request = self._waiting.popleft()
             row = rows.setdefault(request.prompt, len(rows))
             starts.append(Start(request, slot, row))
-            self._live[slot] = (request, [])
+            self._live[slot] = (request, [], [])
         return Admission(tuple(rows), columns, tuple(starts))
 
     def _fits(self, prompt: tuple[int, ...], columns: int, rows: dict[tuple[int, ...], int]) -> bool:
@@ -77,21 +77,26 @@ class Schedule:
         return has_row and bucket(prompt, self._context) == columns
 
     def collect(
-        self, new_tokens: Sequence[Sequence[int]], going_on: Sequence[bool]
+        self,
+        new_tokens: Sequence[Sequence[int]],
+        going_on: Sequence[bool],
+        logprobs: Sequence[Sequence[float]] = (),
     ) -> list[tuple[Request, Completion]]:
         """Take the new tokens of every slot; the requests that end with them, which leave their slots."""
         ended = []
-        for slot, (request, tokens) in sorted(self._live.items()):
+        for slot, (request, tokens, known) in sorted(self._live.items()):
             tokens.extend(new_tokens[slot])
+            if request.logprobs:
+                known.extend(logprobs[slot])
             if not going_on[slot]:
-                ended.append((request, self._completion(tokens)))
+                ended.append((request, self._completion(tokens, known)))
                 del self._live[slot]
         return ended
 
-    def _completion(self, tokens: list[int]) -> Completion:
+    def _completion(self, tokens: list[int], logprobs: list[float]) -> Completion:
         stopped = tokens[-1] in self._stop_ids
         kept = tuple(tokens[:-1] if stopped else tokens)
-        return Completion(kept, len(tokens), "stop" if stopped else "length")
+        return Completion(kept, len(tokens), "stop" if stopped else "length", tuple(logprobs))
 
 
 def bucket(prompt: Sequence[int], context: int) -> int:

@@ -5,6 +5,7 @@ slot depends on another slot.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import ModelConfig
-from jax_sft.generation.sampling import SlotSampling, choose
+from jax_sft.generation.sampling import SlotSampling, choose, log_probability, penalise
 from jax_sft.models import Params
 from jax_sft.models.attention import Cached
 from jax_sft.models.decoder import forward_token, logits, prefill_rows
@@ -42,6 +43,10 @@ class Progress:
     keys_B2: jax.Array
     """Raw random key of the completion."""
     sampling: SlotSampling
+    logprobs_B: jax.Array
+    """Whether log-probabilities are wanted."""
+    counts_BV: jax.Array
+    """How often each token is among the new ones, as penalties need it; [B, 0] where none are possible."""
 
 
 @flax.struct.dataclass
@@ -67,6 +72,14 @@ class Refill:
     limit_B: jax.Array
     keys_B2: jax.Array
     sampling: SlotSampling
+    logprobs_B: jax.Array
+
+
+class Made(NamedTuple):
+    """New tokens of the slots, and their log-probabilities; [B, C]."""
+
+    tokens_BC: jax.Array
+    logprobs_BC: jax.Array
 
 
 @flax.struct.dataclass
@@ -74,13 +87,15 @@ class Chunk:
     """What one call of `decode` made: new tokens of slot b are tokens_BC[b, :made_B[b]]."""
 
     tokens_BC: jax.Array
+    logprobs_BC: jax.Array
+    """Of these, float32; 0 where they are not wanted."""
     made_B: jax.Array
     active_B: jax.Array
     """Whether the slot goes on."""
 
 
-def empty_slots(config: ModelConfig, slots: int, context: int, dtype: jnp.dtype) -> Slots:
-    """Slots that are all free."""
+def empty_slots(config: ModelConfig, slots: int, context: int, dtype: jnp.dtype, counted: int = 0) -> Slots:
+    """Slots that are all free, which count how often each of the first `counted` tokens comes."""
     integers_B = jnp.zeros(slots, jnp.int32)
     floats_B = jnp.zeros(slots, jnp.float32)
     progress = Progress(
@@ -90,7 +105,9 @@ def empty_slots(config: ModelConfig, slots: int, context: int, dtype: jnp.dtype)
         count_B=integers_B,
         limit_B=integers_B,
         keys_B2=jnp.zeros((slots, 2), jnp.uint32),
-        sampling=SlotSampling(floats_B, floats_B, integers_B, floats_B),
+        sampling=SlotSampling(floats_B, floats_B, integers_B, floats_B, floats_B, floats_B),
+        logprobs_B=jnp.zeros(slots, bool),
+        counts_BV=jnp.zeros((slots, counted), jnp.uint16),
     )
     return Slots(make_cache(config, slots, context, dtype), progress)
 
@@ -141,6 +158,8 @@ def refill(params: Params, slots: Slots, orders: Refill, config: ModelConfig, dt
         limit_B=orders.limit_B,
         keys_B2=orders.keys_B2,
         sampling=orders.sampling,
+        logprobs_B=orders.logprobs_B,
+        counts_BV=jnp.zeros_like(slots.progress.counts_BV),
     )
 
     def pick(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -153,35 +172,53 @@ def decode(
     params: Params, slots: Slots, config: ModelConfig, dtype: jnp.dtype, chunk: int, stop_ids: tuple[int, ...]
 ) -> tuple[Slots, Chunk]:
     """Decode up to `chunk` tokens in every active slot; ends early when none is active."""
-    tokens_BC = jnp.zeros((slots.progress.token_B.shape[0], chunk), jnp.int32)
+    B = slots.progress.token_B.shape[0]
+    made = Made(jnp.zeros((B, chunk), jnp.int32), jnp.zeros((B, chunk), jnp.float32))
 
-    def one_token(carry: tuple[jax.Array, Slots, jax.Array]) -> tuple[jax.Array, Slots, jax.Array]:
-        i, slots, tokens_BC = carry
+    def one_token(carry: tuple[jax.Array, Slots, Made]) -> tuple[jax.Array, Slots, Made]:
+        i, slots, made = carry
         at = slots.progress
         contexts = [Cached(layer, at.position_B) for layer in slots.cache]
         hidden_BD, cache = forward_token(params, config, at.token_B, at.position_B, contexts, dtype)
-        token_B = choose(logits(params, config, hidden_BD), at.keys_B2, at.count_B, at.sampling)
-        tokens_BC = jax.lax.dynamic_update_slice(tokens_BC, token_B[:, None], (0, i))
-        return i + 1, Slots(cache, advance(at, token_B, stop_ids)), tokens_BC
+        token_B, logprob_B = next_token(logits(params, config, hidden_BD), at)
+        made = Made(
+            jax.lax.dynamic_update_slice(made.tokens_BC, token_B[:, None], (0, i)),
+            jax.lax.dynamic_update_slice(made.logprobs_BC, logprob_B[:, None], (0, i)),
+        )
+        return i + 1, Slots(cache, advance(at, token_B, stop_ids)), made
 
-    def go_on(carry: tuple[jax.Array, Slots, jax.Array]) -> jax.Array:
+    def go_on(carry: tuple[jax.Array, Slots, Made]) -> jax.Array:
         i, slots, _ = carry
         return (i < chunk) & slots.progress.active_B.any()
 
-    start = (jnp.zeros((), jnp.int32), slots, tokens_BC)
-    _, after, tokens_BC = jax.lax.while_loop(go_on, one_token, start)
+    _, after, made = jax.lax.while_loop(go_on, one_token, (jnp.zeros((), jnp.int32), slots, made))
     made_B = after.progress.count_B - slots.progress.count_B
-    return after, Chunk(tokens_BC, made_B, after.progress.active_B)
+    return after, Chunk(*made, made_B, after.progress.active_B)
+
+
+def next_token(logits_BV: jax.Array, at: Progress) -> tuple[jax.Array, jax.Array]:
+    """Token of each slot [B], and its log-probability where that is wanted, else 0."""
+    penalised_BV = logits_BV
+    if at.counts_BV.shape[1]:
+        penalised_BV = penalise(logits_BV, at.counts_BV, at.sampling)
+    token_B = choose(penalised_BV, at.keys_B2, at.count_B, at.sampling)
+    wanted = (at.logprobs_B & at.active_B).any()
+    nothing_B = jnp.zeros(token_B.shape, jnp.float32)
+    return token_B, jax.lax.cond(wanted, lambda: log_probability(logits_BV, token_B), lambda: nothing_B)
 
 
 def advance(at: Progress, token_B: jax.Array, stop_ids: tuple[int, ...]) -> Progress:
     """Progress after one more token; a slot ends with a stop token or at its limit, and then stands still."""
     count_B = at.count_B + at.active_B
     stopped_B = (token_B[:, None] == jnp.asarray(stop_ids, jnp.int32)[None, :]).any(axis=1)
+    counts_BV = at.counts_BV
+    if counts_BV.shape[1]:
+        counts_BV = counts_BV.at[jnp.arange(token_B.shape[0]), token_B].add(at.active_B.astype(jnp.uint16))
     return replace(
         at,
         token_B=jnp.where(at.active_B, token_B, at.token_B),
         position_B=at.position_B + at.active_B,
         active_B=at.active_B & ~stopped_B & (count_B < at.limit_B),
         count_B=count_B,
+        counts_BV=counts_BV,
     )

@@ -31,7 +31,7 @@ def reopened(response: str, finish: str) -> str:
 
     One that ended by itself and closed no thought is taken as it stands: all of it was said.
     """
-    return OPEN + response if CLOSE in response or finish == "length" else response
+    return OPEN + response if CLOSE in response or finish != "stop" else response
 
 
 def traces(response: str) -> list[str]:

@@ -22,6 +22,8 @@ from jax_sft.study.starts import parse_init
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+_PENALTIES = ("presence_penalty", "frequency_penalty")
+
 Problems = Iterator[str]
 
 
@@ -151,6 +153,9 @@ def _benchmark(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Prob
     yield from _at_least(f"{at}.samples", benchmark.samples, 1)
     yield from _at_least(f"{at}.max_new_tokens", benchmark.max_new_tokens, 1)
     yield from _sampling(f"{at}.sampling", benchmark.sampling)
+    for name in _PENALTIES:
+        if getattr(benchmark.sampling, name) and not evaluation.penalties:
+            yield f"{at}.sampling.{name}: needs evaluation.penalties; set it to True"
     if benchmark.samples > 1 and benchmark.sampling.temperature == 0:
         yield f"{at}.samples: {benchmark.samples} greedy completions are all the same; raise temperature"
     if benchmark.max_new_tokens >= evaluation.context:
@@ -167,6 +172,17 @@ def _sampling(at: str, sampling: Sampling) -> Problems:
         yield f"{at}.top_p: {sampling.top_p} is not in (0, 1]"
     if not 0 <= sampling.min_p < 1:
         yield f"{at}.min_p: {sampling.min_p} is not in [0, 1)"
+    for name in _PENALTIES:
+        if not -2 <= getattr(sampling, name) <= 2:
+            yield f"{at}.{name}: {getattr(sampling, name)} is not in [-2, 2]"
+    yield from _stop_texts(f"{at}.stop", sampling.stop)
+
+
+def _stop_texts(at: str, stop: object) -> Problems:
+    if isinstance(stop, str):
+        yield f"{at}: is one text; write a tuple of texts, ({stop!r},)"
+    elif not isinstance(stop, tuple) or not all(isinstance(text, str) and text for text in stop):
+        yield f"{at}: {stop!r} is no tuple of texts of at least one character"
 
 
 def _evaluation(evaluation: EvaluationConfig) -> Problems:

@@ -30,7 +30,8 @@ _NAMES_OF_CONTENT = {
     "data": ("source", "options", "knobs", "rows"),
 }
 """Fields that stand for what the hashes of a record are of."""
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "loop"]
+"""A stop token or stop text came, the limit was reached, or it was cut for repeating itself."""
 Key = tuple[str, int]
 """(item, sample)"""
 _NOTHING = object()
@@ -142,7 +143,6 @@ class CompletionLine:
     tokens: int
     """Tokens generated, the one that ended the sequence counted."""
     finish: Finish
-    """`stop` (a stop token came) or `length` (the limit was reached)."""
 
     @property
     def key(self) -> Key:
@@ -185,7 +185,7 @@ class UnitRecord:
     """Checksum of the weights; empty where they were drawn before it was kept."""
     template_hash: str
     settings: dict[str, int | float | str]
-    """Sampling, limit, seed and type."""
+    """Sampling, limit, seed, type and what else decides them; see evaluation/settings.py."""
     prompts: dict[str, str]
     """Of each item, a short hash of its prompt's tokens."""
     lines: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ class Task(ABC):
 
     @abstractmethod
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
-        """Judge one completion; `finish` is `stop` or `length`."""
+        """Judge one completion; `finish` is `stop`, `length` or `loop`."""
 
     def weight(self, item: Item, metric: str) -> float:
         """How much an item counts in the mean of a metric."""

@@ -70,7 +70,7 @@ def test_a_verdict_that_could_not_be_had_is_missing(tmp_path: Path, monkeypatch:
         ("{", "line 3: not JSON"),
         ({"id": 1}, "line 3: no field task and no reference and no completion and no finish; found id"),
         ({**CASES[0], "task": "poetry"}, "line 3: unknown task 'poetry'; known: "),
-        ({**CASES[0], "finish": "eos"}, "line 3: finish must be stop or length, found 'eos'"),
+        ({**CASES[0], "finish": "eos"}, "line 3: finish must be one of stop, length, loop; found 'eos'"),
         ({**CASES[0], "completion": None}, "line 3: completion must be text, found None"),
         ({**CASES[0], "reference": "18"}, "line 3: reference must be an object, found '18'"),
         ({**CASES[0], "reference": {}}, "line 3: reference: no field 'answer'"),

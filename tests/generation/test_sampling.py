@@ -1,25 +1,37 @@
 """Sampling against a plain reference: which tokens are allowed, and how often each is drawn."""
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
-from jax_sft.generation.sampling import SlotSampling, choose, completion_key, keep_likely
+from jax_sft.config import Sampling
+from jax_sft.generation import sampling as sampling_page
+from jax_sft.generation.sampling import (
+    BLOCK,
+    SlotSampling,
+    choose,
+    completion_key,
+    log_probability,
+    penalise,
+    slot_sampling,
+    threshold,
+)
 
-jitted_keep_likely = jax.jit(keep_likely)
 jitted_choose = jax.jit(choose)
 
 
-def settings(
-    B: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0
-) -> SlotSampling:
+def settings(B: int, temperature: float = 1.0, **others: Any) -> SlotSampling:
     """The same settings for every slot."""
-    full = partial(jnp.full, B)
-    return SlotSampling(full(temperature), full(top_p), full(top_k, dtype=jnp.int32), full(min_p))
+    return slot_sampling([Sampling(temperature, **others)] * B, range(B), B)
+
+
+def thresholds(logits_BV: jax.Array, sampling: SlotSampling) -> jax.Array:
+    """The threshold of each slot [B]."""
+    return threshold(sampling_page.in_blocks(logits_BV), sampling)
 
 
 def allowed(logits_V: np.ndarray, top_p: float, top_k: int, min_p: float) -> np.ndarray:
@@ -41,21 +53,25 @@ def allowed(logits_V: np.ndarray, top_p: float, top_k: int, min_p: float) -> np.
 
 
 @pytest.mark.short
-def test_filters_agree_with_the_reference_for_random_logits_and_settings() -> None:
+@pytest.mark.parametrize(("V", "candidate_blocks"), [(57, 64), (30 * BLOCK + 5, 64), (30 * BLOCK + 5, 3)])
+def test_filters_agree_with_the_reference(
+    V: int, candidate_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 3 blocks that are looked at first most thresholds cannot be proven, and all tokens are looked at."""
+    monkeypatch.setattr(sampling_page, "CANDIDATE_BLOCKS", candidate_blocks)
     rng = np.random.default_rng(0)
-    B, V = 400, 57
+    B = 400 if V < BLOCK else 80
     logits_BV = (rng.standard_normal((B, V)) * rng.choice([0.3, 1, 4], (B, 1))).astype(np.float32)
     top_p_B = np.where(rng.random(B) < 0.3, 1.0, rng.uniform(0.01, 0.999, B)).astype(np.float32)
     top_k_B = np.where(rng.random(B) < 0.3, 0, rng.integers(1, 2 * V, B)).astype(np.int32)
     min_p_B = np.where(rng.random(B) < 0.3, 0.0, rng.uniform(0, 1, B) ** 3).astype(np.float32)
-    sampling = SlotSampling(jnp.ones(B), jnp.asarray(top_p_B), jnp.asarray(top_k_B), jnp.asarray(min_p_B))
-    got_BV = np.asarray(jitted_keep_likely(jnp.asarray(logits_BV), sampling))
+    sampling = settings(B)._replace(top_p_B=top_p_B, top_k_B=top_k_B, min_p_B=min_p_B)
+    least_B = jax.jit(lambda *given: thresholds(*given))(jnp.asarray(logits_BV), sampling)
+    kept_BV = logits_BV >= np.asarray(least_B)[:, None]
     for row in range(B):
         want_V = allowed(logits_BV[row], top_p_B[row], top_k_B[row], min_p_B[row])
-        assert np.array_equal(np.isfinite(got_BV[row]), want_V), (top_p_B[row], top_k_B[row], min_p_B[row])
-        assert np.array_equal(got_BV[row][want_V], logits_BV[row][want_V])
-    sizes_B = np.isfinite(got_BV).sum(axis=1)
-    assert len(set(sizes_B.tolist())) > 20, "settings that keep few, many and all tokens"
+        assert np.array_equal(kept_BV[row], want_V), (top_p_B[row], top_k_B[row], min_p_B[row])
+    assert len(set(kept_BV.sum(axis=1).tolist())) > 20, "settings that keep few, many and all tokens"
 
 
 HALVES = np.log([0.48, 0.26, 0.14, 0.08, 0.04])
@@ -86,10 +102,8 @@ HALVES = np.log([0.48, 0.26, 0.14, 0.08, 0.04])
 )
 def test_edges_of_the_filters(logits: list[float], chosen: dict[str, Any], kept: int) -> None:
     logits_1V = jnp.asarray(logits, jnp.float32)[None]
-    got_1V = keep_likely(logits_1V, settings(1, **chosen))
-    assert np.array_equal(
-        np.isfinite(got_1V[0]), np.asarray(logits) >= sorted(logits, reverse=True)[kept - 1]
-    )
+    least = float(thresholds(logits_1V, settings(1, **chosen))[0])
+    assert np.array_equal(logits_1V[0] >= least, np.asarray(logits) >= sorted(logits, reverse=True)[kept - 1])
 
 
 def draw(logits_V: np.ndarray, B: int, chosen: dict[str, Any], count: int = 0) -> np.ndarray:
@@ -132,6 +146,62 @@ def test_tokens_are_drawn_as_often_as_their_probability(chosen: dict[str, Any]) 
     assert chi_square(observed_V, B * probability_V) < 40
 
 
+def test_tokens_of_many_blocks_are_drawn_as_often_as_their_probability() -> None:
+    """Shares of 4 blocks and a bit from 0.3 to 1e-5; 70 is beyond the 99.99% point of 33 degrees."""
+    B, V = 20_000, 4 * BLOCK + 7
+    rng = np.random.default_rng(3)
+    logits_V = rng.standard_normal(V) * 2.5
+    observed_V = np.bincount(draw(logits_V, B, {"min_p": 1e-4}), minlength=V)
+    may_V = allowed(logits_V, 1.0, 0, 1e-4)
+    probability_V = np.where(may_V, np.exp(logits_V), 0)
+    probability_V /= probability_V.sum()
+    assert observed_V[~may_V].sum() == 0
+    cell_V = np.digitize(np.cumsum(probability_V), np.linspace(0, 1, 34)[1:-1])
+    counts, expected = (np.bincount(cell_V, weights=w) for w in (observed_V, B * probability_V))
+    assert chi_square(counts, expected) < 70
+    rarest_V = may_V & (probability_V < 1e-4)
+    assert abs(observed_V[rarest_V].sum() - B * probability_V[rarest_V].sum()) < 4 * np.sqrt(
+        B * probability_V[rarest_V].sum()
+    )
+
+
+def test_the_token_drawn_is_that_of_the_reference() -> None:
+    """The race in float64, entry by entry, with the same times."""
+    B, V = 200, 9 * BLOCK - 3
+    rng = np.random.default_rng(4)
+    logits_BV = rng.standard_normal((B, V)).astype(np.float32) * 3
+    keys_B2 = np.stack([completion_key(0, "item", n) for n in range(B)])
+    chosen = settings(B, 0.7, top_p=0.9, top_k=40)
+    got_B = np.asarray(jitted_choose(jnp.asarray(logits_BV), keys_B2, np.arange(B), chosen))
+    for row in range(B):
+        scaled_V = logits_BV[row] / np.float32(0.7)
+        weights_V = np.where(allowed(scaled_V, 0.9, 40, 0), np.exp(scaled_V.astype(np.float64)), 0)
+        times = np.asarray(sampling_page.exponential(jnp.asarray(keys_B2[row]), jnp.asarray(row), 9 + BLOCK))
+        blocks = np.pad(weights_V, (0, 3)).reshape(9, BLOCK)
+        block = int(np.argmax(blocks.sum(axis=1) / times[:9]))
+        assert got_B[row] == block * BLOCK + np.argmax(blocks[block] / times[9:])
+
+
+def test_penalties_and_log_probabilities_are_those_of_the_reference() -> None:
+    rng = np.random.default_rng(6)
+    B, V = 5, 40
+    logits_BV = rng.standard_normal((B, V)).astype(np.float32)
+    counts_BV = rng.integers(0, 4, (B, V)).astype(np.uint16)
+    presence, frequency = (0.0, 1.5, -2.0, 0.0, 0.3), (0.0, 0.0, 0.25, -1.0, 2.0)
+    given = [
+        Sampling(1.0, presence_penalty=a, frequency_penalty=b)
+        for a, b in zip(presence, frequency, strict=True)
+    ]
+    got_BV = penalise(jnp.asarray(logits_BV), jnp.asarray(counts_BV), slot_sampling(given, range(B), B))
+    for b, v in np.ndindex(B, V):
+        want = logits_BV[b, v] - presence[b] * (counts_BV[b, v] > 0) - frequency[b] * int(counts_BV[b, v])
+        assert got_BV[b, v] == pytest.approx(want, abs=1e-6)
+    token_B = rng.integers(0, V, B)
+    got_B = log_probability(jnp.asarray(logits_BV), jnp.asarray(token_B))
+    want_BV = scipy.special.log_softmax(logits_BV.astype(np.float64), axis=-1)
+    assert np.allclose(got_B, want_BV[np.arange(B), token_B], atol=1e-6)
+
+
 def test_successive_tokens_are_drawn_independently() -> None:
     """Pairs of the tokens at two places of one completion: 16 cells, 60 is beyond the 99.99% point."""
     B, probability_V = 10_000, np.array([0.4, 0.3, 0.2, 0.1])
@@ -154,7 +224,7 @@ def test_greedy_slots_among_sampled_ones() -> None:
     assert np.array_equal(mixed_B[~greedy_B], drawn_B[~greedy_B])
     # A filtered neighbour sends all slots through the filters; those without limits must not notice.
     free = settings(B, 1.0)
-    one_filtered = free._replace(top_k_B=free.top_k_B.at[0].set(1))
+    one_filtered = free._replace(top_k_B=np.eye(B, dtype=np.int32)[0])
     free_B, neighbour_B = (jitted_choose(logits_BV, keys_B2, count_B, s) for s in (free, one_filtered))
     assert np.array_equal(free_B[1:], neighbour_B[1:])
 

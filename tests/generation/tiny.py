@@ -57,6 +57,7 @@ def engine(
         prefill_rows=2,
         tensor=tensor,
         compute_dtype="float32" if dtype == "float32" else "bfloat16",
+        penalties=True,
     )
     mesh = make_mesh(ParallelismConfig(tensor=tensor), jax.devices()[:devices])
     return Engine(MODEL, evaluation, stops, mesh)
@@ -115,12 +116,12 @@ def generate(
 
 
 @partial(jax.jit, static_argnames="length")
-def _next_tokens(weights: Params, tokens_BT: jax.Array, lengths_B: jax.Array, length: int) -> jax.Array:
+def next_logits(weights: Params, tokens_BT: jax.Array, lengths_B: jax.Array, length: int) -> jax.Array:
     positions_BT = jnp.broadcast_to(jnp.arange(length)[None], tokens_BT.shape)
     segments_BT = (positions_BT < lengths_B[:, None]).astype(jnp.int32)
     hidden_BTD = forward_rows(weights, MODEL, Rows.to_read(tokens_BT, positions_BT, segments_BT))
     last_BD = jnp.take_along_axis(hidden_BTD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
-    return logits(weights, MODEL, last_BD).argmax(-1)
+    return logits(weights, MODEL, last_BD)
 
 
 def naive_greedy(
@@ -134,7 +135,7 @@ def naive_greedy(
     made: list[list[int]] = [[] for _ in requests]
     going = set(range(len(requests)))
     while going:
-        next_B = np.asarray(_next_tokens(params(seed), tokens_BT, lengths_B, CONTEXT + 1))
+        next_B = np.asarray(next_logits(params(seed), tokens_BT, lengths_B, CONTEXT + 1)).argmax(-1)
         for row in sorted(going):
             token = int(next_B[row])
             made[row].append(token)

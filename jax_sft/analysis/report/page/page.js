@@ -101,6 +101,7 @@ function status(entry) {
   line.append(make("b", `${glyph} ${words}`, className));
   line.append(`  ·  answer: ${entry.answer || "none"}  ·  ${entry.tokens.toLocaleString("en")} tokens`);
   if (entry.finish === "length") line.append(make("b", "  ·  cut at the limit", "wrong"));
+  if (entry.finish === "loop") line.append(make("b", "  ·  cut: it repeated itself", "wrong"));
   return line;
 }
 

@@ -1,0 +1,43 @@
+"""What a completion depends on besides snapshot, item and sample, as the record of its unit keeps it.
+
+Settings that came after the first version are kept only where they matter, so that units of before are equal.
+"""
+
+import json
+
+from jax_sft.config import BenchmarkConfig, EvaluationConfig
+from jax_sft.generation.sampling import SAMPLER
+
+Settings = dict[str, int | float | str]
+AS_BEFORE: Settings = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": "", "sampler": 1}
+"""What a record means that does not name a setting."""
+
+
+def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Settings:
+    """The settings of a benchmark's completions."""
+    sampling = benchmark.sampling
+    later: Settings = {
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "stop": json.dumps(sampling.stop, ensure_ascii=False) if sampling.stop else "",
+        "sampler": SAMPLER if sampling.temperature > 0 else 1,  # greedy ones are the same by every sampler
+    }
+    return {
+        "max_new_tokens": benchmark.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "seed": evaluation.seed,
+        "compute_dtype": evaluation.compute_dtype,
+        **{name: value for name, value in later.items() if value != AS_BEFORE[name]},
+    }
+
+
+def changed_setting(stored: Settings, wanted: Settings) -> str:
+    """The first setting that differs, in words; empty when none does."""
+    for name in dict.fromkeys([*wanted, *stored]):
+        before, now = (settings.get(name, AS_BEFORE.get(name)) for settings in (stored, wanted))
+        if before != now:
+            return f"{name} {before}, now it is {now}"
+    return ""

@@ -1,0 +1,39 @@
+"""What the record of a unit keeps of its settings, and which units of before are still those of now."""
+
+import pytest
+
+from jax_sft.config import BenchmarkConfig, EvaluationConfig, Sampling, replace
+from jax_sft.evaluation.settings import changed_setting, drawn_with
+
+EVALUATION = EvaluationConfig(seed=3, compute_dtype="float32")
+GREEDY = BenchmarkConfig("gsm8k", max_new_tokens=200)
+SAMPLED = BenchmarkConfig("gsm8k", max_new_tokens=200, samples=4, sampling=Sampling(0.6, 0.95))
+FIRST_VERSION = {"max_new_tokens": 200, "top_k": 0, "min_p": 0.0, "seed": 3, "compute_dtype": "float32"}
+
+
+def test_greedy_units_of_before_are_as_they_are_now() -> None:
+    assert drawn_with(GREEDY, EVALUATION) == {**FIRST_VERSION, "temperature": 0.0, "top_p": 1.0}
+
+
+def test_units_that_another_sampler_drew_are_known() -> None:
+    stored = {**FIRST_VERSION, "temperature": 0.6, "top_p": 0.95}
+    now = drawn_with(SAMPLED, EVALUATION)
+    assert now == stored | {"sampler": 2}
+    assert changed_setting(stored, now) == "sampler 1, now it is 2"
+    assert changed_setting(now, now) == ""
+
+
+@pytest.mark.parametrize(
+    ("sampling", "what"),
+    [
+        (Sampling(presence_penalty=0.5), "presence_penalty 0.0, now it is 0.5"),
+        (Sampling(frequency_penalty=-1.0), "frequency_penalty 0.0, now it is -1.0"),
+        (Sampling(stop=("\n\n", "é")), 'stop , now it is ["\\n\\n", "é"]'),
+    ],
+)
+def test_later_settings_are_kept_where_they_matter(sampling: Sampling, what: str) -> None:
+    before, after = (
+        drawn_with(benchmark, EVALUATION) for benchmark in (GREEDY, replace(GREEDY, sampling=sampling))
+    )
+    assert changed_setting(before, after) == what
+    assert changed_setting(after, before), "also when they are taken away again"
