@@ -8,8 +8,9 @@ import numpy as np
 
 from jax_sft.analysis.curves import CurveShape, describe
 from jax_sft.analysis.study import RunResults, StudyResults
-from jax_sft.statistics.bootstrap import ChangeBands, change_bands
-from jax_sft.statistics.intervals import change_interval, item_correlation, mean_interval
+from jax_sft.statistics.changes import ALPHA, Change, mean_change, paired_change, unpaired_change
+from jax_sft.statistics.intervals import mean_interval
+from jax_sft.statistics.signs import holm
 from jax_sft.study.records import UnitScores
 from jax_sft.study.starts import parse_init
 
@@ -36,7 +37,7 @@ class Point:
 class Series:
     """One curve of one run: a benchmark, or a group as the mean of its benchmarks.
 
-    Points carry the benchmark's own direction; shape and bands are oriented so that higher is better.
+    Points carry the benchmark's own direction; shape and changes are oriented so that higher is better.
     """
 
     run: str
@@ -49,12 +50,10 @@ class Series:
     is_share: bool = True
     shape: CurveShape | None = None
     """None without a base or without a later snapshot."""
-    bands: ChangeBands | None = None
-    """Over the points after the base; None where items cannot be paired."""
-    paired: bool = False
-    final_low: float = float("nan")
-    """95% interval of the final gain."""
-    final_high: float = float("nan")
+    changes: tuple[Change, ...] = ()
+    """Of each point after the base against it; empty without a shape."""
+    p_final: float = float("nan")
+    """Of the final change, two-sided, corrected by Holm's method for the curves of the run beside it."""
 
     @property
     def title(self) -> str:
@@ -68,33 +67,56 @@ class Series:
         return tuple(p for p in self.points if base is None or base.step > 0 or p.step > base.step)
 
     @property
+    def paired(self) -> bool:
+        """Whether the changes are of the same items."""
+        return bool(self.changes) and all(change.paired for change in self.changes)
+
+    @property
+    def final(self) -> Change:
+        """The change at the last point; ValueError without a shape."""
+        if not self.changes:
+            raise ValueError(f"{self.run}, {self.name}: no base to compare with")
+        return self.changes[-1]
+
+    @property
     def final_is_real(self) -> bool:
-        """Whether the final gain's 95% interval leaves out zero."""
-        return self.shape is not None and (self.final_low > 0 or self.final_high < 0)
+        """Whether the final change is larger than noise at 5%, corrected for the run's other curves."""
+        return self.shape is not None and self.p_final <= ALPHA
 
     @property
     def dip_is_real(self) -> bool:
-        """Whether the dip is larger than noise, allowing for its being the lowest of all snapshots."""
+        """Whether the dip is larger than noise at 5%, corrected for its being the lowest of all snapshots."""
         if self.shape is None or self.shape.dip_step is None:
             return False
-        i = [p.step for p in self.after_base].index(self.shape.dip_step)
-        if self.bands is not None:
-            return bool(self.bands.mean[i] + self.bands.margin[i] < 0)
-        assert self.base is not None
-        _, low, high = change_interval(_interval(self.base), _interval(self.after_base[i]))
-        return low > 0 or high < 0
+        falls = holm([change.p_fall for change in self.changes])
+        return falls[[p.step for p in self.after_base].index(self.shape.dip_step)] <= ALPHA
 
 
 def build_series(record: StudyResults) -> list[Series]:
-    """The curves of every swept run: each group followed by its benchmarks."""
-    series = []
+    """The curves of every swept run: each group followed by its benchmarks.
+
+    Final changes are corrected for the run's groups together, and for its benchmarks together.
+    """
+    series: list[Series] = []
     for run in record.swept:
+        of_run: list[Series] = []
         for group in record.groups:
             members = [_benchmark_series(record, run, b.name, group) for b in record.in_group(group)]
             members = [member for member in members if member.points]
             whole = _group_series(record, run, group, members)
-            series += [whole, *members] if whole else members
+            of_run += [whole, *members] if whole else members
+        series += _corrected(of_run)
     return series
+
+
+def _corrected(series: Sequence[Series]) -> list[Series]:
+    """The curves with their final p-values adjusted: groups are one family, benchmarks another."""
+    corrected = list(series)
+    for is_group in (True, False):
+        places = [i for i, s in enumerate(series) if s.changes and s.is_group == is_group]
+        for i, p in zip(places, holm([series[i].final.p for i in places]), strict=True):
+            corrected[i] = replace(series[i], p_final=p)
+    return corrected
 
 
 def distinct(series: Sequence[Series]) -> list[Series]:
@@ -133,14 +155,8 @@ def _benchmark_series(record: StudyResults, run: RunResults, benchmark: str, gro
         is_share=record.is_share(benchmark),
     )
     later = [unit for unit in units if start is None or unit is not start]
-    changes = _paired_changes(start, later, 1 if better else -1) if start is not None else None
-    if changes is None or start is None:
-        return _with_shape(series, None)
-    last = later[-1].item_scores
-    correlation = item_correlation(
-        *zip(*((start.item_scores[item], last[item]) for item in last), strict=True)
-    )
-    return _with_shape(series, [changes], correlation)
+    changes = [_change(start, unit, series) for unit in later] if start is not None and start.judged else []
+    return _with_shape(series, changes)
 
 
 def _group_series(
@@ -158,47 +174,65 @@ def _group_series(
     bases = [_oriented(m.base, m) for m in shares if m.base is not None]
     base = _mean_point(bases[0].step, bases) if len(bases) == len(shares) else None
     series = Series(run.name, group, group, True, tuple(points), base)
-    steps = [p.step for p in series.after_base]
+    if base is None:
+        return series
     changes = []
-    for member in shares:
-        start = base_unit(record, run, member.name)
-        later = [run.units[step, member.name] for step in steps]
-        sign = 1 if member.higher_is_better else -1
-        changes.append(_paired_changes(start, later, sign) if start is not None else None)
-    usable = [change for change in changes if change is not None]
-    whole = _with_shape(series, usable if len(usable) == len(changes) else None)
-    finals = [member for member in shares if member.shape and member.points[-1].step == points[-1].step]
-    if whole.shape is None or len(finals) < len(shares):
-        return whole
-    _, low, high = mean_interval(
-        [member.shape.final_gain for member in finals if member.shape],
-        [member.final_low for member in finals],
-        [member.final_high for member in finals],
-    )
-    return replace(whole, final_low=low, final_high=high)
+    for point in series.after_base:
+        parts = [_change_at(member, point.step) for member in shares]
+        pairs = [_differences(record, run, member, point.step) for member in shares]
+        known = [difference_I for difference_I in pairs if difference_I is not None]
+        if len(known) == len(pairs):
+            changes.append(mean_change(parts, known))
+        else:
+            items = sum(part.items for part in parts)
+            changes.append(unpaired_change(_interval(base), _interval(point), items))
+    return _with_shape(series, changes)
 
 
-def _with_shape(series: Series, changes: list[np.ndarray] | None, correlation: float = 0.0) -> Series:
-    """Add shape, bands and the interval of the final gain, whose two scores correlate so over the items."""
+def _with_shape(series: Series, changes: Sequence[Change]) -> Series:
+    """Add the shape and the changes that it is judged by."""
     base, later = series.base, series.after_base
     if base is None or not later:
         return series
-    oriented = [_oriented(point, series) for point in later]
-    start = _oriented(base, series)
-    shape = describe([p.step for p in oriented], [p.score for p in oriented], start.score)
-    bands = change_bands(changes) if changes else None
-    _, low, high = change_interval(_interval(start), _interval(oriented[-1]), correlation)
-    return replace(series, shape=shape, bands=bands, paired=bands is not None, final_low=low, final_high=high)
+    scores = [_oriented(point, series).score for point in later]
+    shape = describe([p.step for p in later], scores, _oriented(base, series).score)
+    return replace(series, shape=shape, changes=tuple(changes))
 
 
-def _paired_changes(base: UnitScores, later: Sequence[UnitScores], sign: int) -> np.ndarray | None:
-    """Item-wise changes against the base, [items, steps]; None unless all units judge the same items."""
+def _change(base: UnitScores, unit: UnitScores, series: Series) -> Change:
+    """The oriented change of a unit against the base: of the same items, or else of two estimates."""
+    pair = _paired(base, unit, series.higher_is_better)
+    if pair is None:
+        before, after = (_interval(_oriented(_point(of), series)) for of in (base, unit))
+        return unpaired_change(before, after, unit.metrics[unit.headline].n)
+    samples = max(1, round(unit.completions / max(unit.items, 1)))
+    return paired_change(*pair, samples, series.is_share)
+
+
+def _change_at(series: Series, step: int) -> Change:
+    steps = [p.step for p in series.after_base]
+    return series.changes[steps.index(step)]
+
+
+def _differences(record: StudyResults, run: RunResults, series: Series, step: int) -> np.ndarray | None:
+    """Oriented item differences of a benchmark's unit against its base, where it judges the same items."""
+    base = base_unit(record, run, series.name)
+    pair = _paired(base, run.units[step, series.name], series.higher_is_better) if base is not None else None
+    return None if pair is None else pair[1] - pair[0]
+
+
+def _paired(
+    base: UnitScores, unit: UnitScores, higher_is_better: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Oriented scores of the items at the base and later; None unless both judge the same ones."""
     items = list(base.item_scores)
-    if not items or not later or any(set(unit.item_scores) != set(items) for unit in later):
+    if not items or set(unit.item_scores) != set(items):
         return None
-    start_I = np.array([base.item_scores[item] for item in items])
-    after_IS = np.array([[unit.item_scores[item] for unit in later] for item in items])
-    return sign * (after_IS - start_I[:, None])
+    sign = 1.0 if higher_is_better else -1.0
+    before_I, after_I = (
+        sign * np.array([of.item_scores[item] for item in items], np.float64) for of in (base, unit)
+    )
+    return before_I, after_I
 
 
 def _point(unit: UnitScores) -> Point:

@@ -92,7 +92,7 @@ def sentence(series: Series, members: Sequence[str] = ()) -> str:
     """What happened to one curve, in one sentence. The series needs a shape."""
     shape = series.shape
     assert shape is not None
-    low, high = (change(bound, series.is_share) for bound in (series.final_low, series.final_high))
+    low, high = (change(bound, series.is_share) for bound in (series.final.low, series.final.high))
     unit = " points" if series.is_share else ""
     gain = f"{change(shape.final_gain, series.is_share)}{unit} (95% interval {low} to {high})"
     ends = f"{value(shape.base, series.is_share)} to {value(shape.final, series.is_share)}, {gain}"
@@ -151,7 +151,7 @@ def _line(series: Series) -> VerdictLine:
         step = shape.recovery_step
         back = Landmark(f"step {step}" if step else f"not by {shape.final_step}", series.dip_is_real)
     best = f"{change(shape.best_gain, share)} at step {shape.best_step}"
-    low, high = change(series.final_low, share), change(series.final_high, share)
+    low, high = change(series.final.low, share), change(series.final.high, share)
     natural = series.points[-1].score
     assert series.base is not None
     return VerdictLine(

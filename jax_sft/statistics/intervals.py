@@ -1,12 +1,20 @@
-"""95% intervals of scores, and of the difference between two steps on the same items."""
+"""95% intervals of scores, and of the difference between two steps on the same items.
+
+The formulas, their sources and how often they cover are in docs/statistics.md.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 Z = 1.959963984540054  # two-sided 95% of the normal distribution
+PRIOR_ITEMS = 0.5
+"""Items whose samples all agree that the estimate of the effective size is started with."""
+FINENESS = 100
+"""Draws that a sample is worth at most, where it may have other values than 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +27,41 @@ class Estimate:
     n: int
 
 
-def wilson(share: float, count: float) -> tuple[float, float]:
-    """Wilson's 95% interval of a share seen in `count` independent draws (count need not be whole)."""
+def wilson(share: float, count: float, quantile: float = Z) -> tuple[float, float]:
+    """Wilson's interval of a share seen in `count` independent draws (count need not be whole).
+
+    `quantile` is that of its level, by default the normal distribution's for 95%. (Wilson 1927)
+    """
     if count <= 0:
         return 0.0, 1.0
-    spread = Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    scale = 1 + Z**2 / count
-    middle = share + Z**2 / (2 * count)
+    spread = quantile * math.sqrt(share * (1 - share) / count + quantile**2 / (4 * count**2))
+    scale = 1 + quantile**2 / count
+    middle = share + quantile**2 / (2 * count)
     # At the ends the formula gives exactly 0 or 1, up to rounding.
     low = 0.0 if share == 0 else max(0.0, (middle - spread) / scale)
     high = 1.0 if share == 1 else min(1.0, (middle + spread) / scale)
     return low, high
+
+
+def student(items: int) -> float:
+    """Two-sided 95% point of Student's distribution for a variance estimated from `items` values."""
+    return float(stats.t.ppf(0.975, items - 1)) if items > 1 else Z
+
+
+def effective_size(resolved: float, squares: float, least: float, most: float) -> float:
+    """Independent draws that a mean over items is worth, between `least` and `most`.
+
+    `resolved` is the sum over items of the variance that one draw alone would have (for a share
+    n*share*(1-share)), `squares` that of the items' values as estimated from them; their ratio is the share
+    of a draw's variance that averaging an item's samples leaves. Few items away from the edge say little
+    about it, so that it is drawn to 1, its worst, by `PRIOR_ITEMS` of the resolved**2/squares items that
+    say something.
+    """
+    if resolved <= 0 or least >= most:
+        return least
+    informative = resolved**2 / max(squares, 1e-12 * resolved)
+    left = (resolved + PRIOR_ITEMS) / (informative + PRIOR_ITEMS)
+    return min(max(least / left, least), most)
 
 
 def estimate(
@@ -40,30 +72,61 @@ def estimate(
     `weights` are those of the items in the mean (without them all are 1): an item of weight 3 counts like
     three questions that are alike.
 
-    Values between 0 and 1: Wilson's interval for the effective sample size mean*(1-mean)/variance(mean),
-    where the variance is that of the mean of item means; with one 0/1 sample an item that is Wilson's
-    interval itself. The size is kept between the number of items (samples of an item all equal; with weights
-    Kish's effective number) and that of all samples (independent). Other values: the normal interval of the
-    item means. No items: mean 0, interval 0 … 1.
+    Values between 0 and 1: Wilson's interval at the effective size; with one 0/1 sample an item that is
+    Wilson's interval itself, otherwise with Student's quantile, because a variance is estimated. The size is
+    kept between the number of items (samples of an item all equal; with weights Kish's effective number) and
+    that of all samples (independent; where they are graded, `FINENESS` times that). Other values: the
+    interval of `mean_of`. No items: mean 0, interval 0 … 1.
     """
     if not values_by_item:
         return Estimate(0.0, 0.0, 1.0, 0)
     means_E = np.array([np.mean(values) for values in values_by_item.values()], np.float64)
     weights_E = np.array([1.0 if weights is None else weights[item] for item in values_by_item])
+    every = np.concatenate([np.asarray(values, np.float64) for values in values_by_item.values()])
+    if every.min() < 0 or every.max() > 1:
+        return mean_of(means_E, weights_E)
+    counts_E = np.array([len(values) for values in values_by_item.values()])
+    fine = FINENESS if bool(((every != 0) & (every != 1)).any()) and weights is None else 1
     items, whole = len(means_E), float(weights_E.sum())
     mean = float(np.average(means_E, weights=weights_E))
-    squares = float(((weights_E * (means_E - mean)) ** 2).sum())
-    variance = squares / whole**2 * items / (items - 1) if items > 1 else 0.0
-    lowest = min(min(values) for values in values_by_item.values())
-    highest = max(max(values) for values in values_by_item.values())
-    if lowest < 0 or highest > 1:
-        spread = Z * math.sqrt(variance)
-        return Estimate(mean, mean - spread, mean + spread, items)
-    least = whole**2 / float((weights_E**2).sum())
-    most = sum(weights_E[at] * len(values) for at, values in enumerate(values_by_item.values()))
-    size = mean * (1 - mean) / variance if variance > 0 else least
-    low, high = wilson(mean, min(max(size, least), most))
+    least, most = whole**2 / float((weights_E**2).sum()), fine * float(weights_E @ counts_E)
+    if items == 1:
+        return Estimate(mean, *wilson(mean, least), items)
+    variance = float(((weights_E * (means_E - mean)) ** 2).sum()) / whole**2 * items / (items - 1)
+    size = effective_size(least * mean * (1 - mean), variance * least**2, least, most)
+    low, high = wilson(mean, size, student(items) if least < most else Z)
     return Estimate(mean, low, high, items)
+
+
+def mean_of(values_E: np.ndarray, weights_E: np.ndarray | None = None) -> Estimate:
+    """Mean of numbers without bounds (rewards, lengths, nats) with Student's interval, skewness undone.
+
+    The interval is that of Hall's cubic transformation (Hall 1992), which is Student's for symmetric
+    values. One item gives no width.
+    """
+    items = len(values_E)
+    weights_E = np.ones(items) if weights_E is None else weights_E
+    whole = float(weights_E.sum())
+    mean = float(np.average(values_E, weights=weights_E))
+    if items < 2:
+        return Estimate(mean, mean, mean, items)
+    away_E = weights_E * (values_E - mean) * items / whole
+    spread = math.sqrt(float((away_E**2).sum()) / (items - 1))
+    if spread == 0:
+        return Estimate(mean, mean, mean, items)
+    skewness = float((away_E**3).mean()) / spread**3
+    quantile = student(items)
+    below, above = (_unskewed(t, skewness, items) * spread / math.sqrt(items) for t in (quantile, -quantile))
+    return Estimate(mean, mean - below, mean - above, items)
+
+
+def _unskewed(t: float, skewness: float, items: int) -> float:
+    """The quantile of a mean's t statistic whose transform by Hall's cubic is `t`."""
+    slope = skewness / (3 * math.sqrt(items))
+    if abs(slope) < 1e-9:
+        return t
+    # t = x + slope x^2 + slope^2 x^3 / 3 + slope / 2, which is monotone, solved for x.
+    return (math.copysign(abs(inner := 1 + 3 * slope * (t - slope / 2)) ** (1 / 3), inner) - 1) / slope
 
 
 def mean_interval(
@@ -81,24 +144,39 @@ def mean_interval(
 
 
 def change_interval(
-    before: tuple[float, float, float], after: tuple[float, float, float], correlation: float = 0.0
+    before: tuple[float, float, float], after: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    """Difference of two estimates (mean, low, high) with its 95% interval, from theirs.
+    """Difference of two independent estimates (mean, low, high) with its 95% interval, from theirs.
 
-    `correlation` is that of the two over the same items; 0 for independent ones. By MOVER (Zou and Donner,
-    2008; with Wilson's intervals it is Newcombe's method 10, 1998), which keeps its coverage near 0 and 1,
-    where a bootstrap of few items sees no variance.
+    By MOVER (Zou and Donner, 2008; with Wilson's intervals it is Newcombe's method 10, 1998).
     """
     change = after[0] - before[0]
-    fall, rise = after[0] - after[1], after[2] - after[0]
-    base_fall, base_rise = before[0] - before[1], before[2] - before[0]
-    below = math.sqrt(max(fall**2 + base_rise**2 - 2 * correlation * fall * base_rise, 0.0))
-    above = math.sqrt(max(rise**2 + base_fall**2 - 2 * correlation * rise * base_fall, 0.0))
+    below = math.hypot(after[0] - after[1], before[2] - before[0])
+    above = math.hypot(after[2] - after[0], before[0] - before[1])
     return change, change - below, change + above
 
 
-def item_correlation(before: Sequence[float], after: Sequence[float]) -> float:
-    """Correlation of two scores of the same items; 0 where one of them is the same for all items."""
-    if np.std(before) == 0 or np.std(after) == 0:
-        return 0.0
-    return float(np.corrcoef(before, after)[0, 1])
+def paired_interval(gained: float, lost: float, size: float, quantile: float = Z) -> tuple[float, float]:
+    """95% interval of `gained` - `lost`: shares of `size` independent pairs that rose and fell by 1.
+
+    Tango's score interval (Tango 1998): the differences that a score test does not reject, whose variance is
+    the most likely one under each difference.
+    """
+    change = gained - lost
+
+    def score(difference: float) -> float:
+        linear = gained + lost - (2 - change) * difference
+        root = math.sqrt(max(linear**2 + 8 * lost * difference * (1 - difference), 0.0))
+        fell = max(linear + root, 0.0) / 4  # the likeliest share of falls under this difference
+        variance = max(2 * fell + difference * (1 - difference), 0.0) / size
+        return (change - difference) / math.sqrt(max(variance, 1e-300))
+
+    return _crossing(score, quantile, -1.0, change), _crossing(score, -quantile, change, 1.0)
+
+
+def _crossing(score: Callable[[float], float], level: float, low: float, high: float) -> float:
+    """Where between `low` and `high` a falling score comes down to the level."""
+    for _ in range(48):
+        middle = (low + high) / 2
+        low, high = (middle, high) if score(middle) > level else (low, middle)
+    return (low + high) / 2

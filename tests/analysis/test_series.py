@@ -48,7 +48,7 @@ def test_a_run_is_described_as_it_was_trained(study: Study) -> None:
 def test_a_fall_after_the_recovery_is_said(kept_study: Study) -> None:
     series = one(build_series(load_study(kept_study)), "cot", "reasoning")
     assert series.shape is not None
-    fallen = replace(series, shape=replace(series.shape, final=series.shape.base - 0.08), final_high=-0.01)
+    fallen = replace(series, shape=replace(series.shape, final=series.shape.base - 0.08), p_final=0.01)
     assert fallen.final_is_real
     assert verdict(fallen) == ("dip, recovered, then loss", "loss")
     never = replace(fallen, shape=replace(fallen.shape, recovery_step=None))

@@ -5,6 +5,7 @@ import pytest
 from jax_sft.analysis.curves import describe
 from jax_sft.analysis.series import Point, Series
 from jax_sft.analysis.transfer import Transfer, transfers
+from jax_sft.statistics.changes import Change
 
 
 def pair(group: str, base: float, final: float, real: bool = True) -> list[Series]:
@@ -12,8 +13,14 @@ def pair(group: str, base: float, final: float, real: bool = True) -> list[Serie
     start, end = Point(0, base, base, base), Point(10, final, final, final)
     shape = describe([10], [final], base)
     gain = final - base
-    low, high = (gain - 0.001, gain + 0.001) if real else (gain - 1, gain + 1)
-    of = {"points": (start, end), "base": start, "shape": shape, "final_low": low, "final_high": high}
+    p = 0.001 if real else 0.4
+    of = {
+        "points": (start, end),
+        "base": start,
+        "shape": shape,
+        "changes": (Change(gain, gain - 0.1, gain + 0.1, p, p / 2, 100),),
+        "p_final": p,
+    }
     return [Series("run", group, group, True, **of), Series("run", f"{group}-1", group, False, **of)]
 
 

@@ -147,14 +147,14 @@ def _path_row(run: str, step: int, x: float, y: float, across: Series, steps: li
 
 def _gain_row(s: Series) -> dict[str, Any]:
     assert s.shape is not None
-    low, high = change(s.final_low, True), change(s.final_high, True)
+    low, high = change(s.final.low, True), change(s.final.high, True)
     return {
         "run": s.run,
         "key": _key(s),
         "name": s.title,
         "gain": 100 * s.shape.final_gain,
-        "low": 100 * s.final_low,
-        "high": 100 * s.final_high,
+        "low": 100 * s.final.low,
+        "high": 100 * s.final.high,
         "change": f"{change(s.shape.final_gain, True)} points",
         "interval": f"{low} to {high}",
     }

@@ -1,0 +1,80 @@
+"""The exact paired test: if nothing changed, each item's difference is as likely to have the other sign."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+FINEST = 64
+"""Differences that are multiples of 1/2 … 1/64 (means of so many samples) have an exact distribution."""
+DRAWS = 20_000
+"""Of what has no exact one."""
+_TINY = 1e-9
+
+
+def flipped_signs(differences: Sequence[np.ndarray], seed: int = 0) -> tuple[float, float]:
+    """(two-sided, lower) p-values of the mean over benchmarks of their mean item differences.
+
+    The distribution is that of all ways to give the differences other signs (Fisher's randomisation test;
+    McNemar's exact test where all differ by one amount): exact for one benchmark of sample means,
+    otherwise from `DRAWS` draws with a fixed seed, themselves counted in so that the p-values hold.
+    """
+    known = [np.asarray(difference_I, np.float64) for difference_I in differences]
+    if len(known) == 1 and (step := _step(known[0])):
+        return _exact(np.rint(known[0] * step).astype(int))
+    rng = np.random.default_rng(seed)
+    drawn_R = np.zeros(DRAWS)
+    for difference_I in known:
+        drawn_R += _drawn_sums(np.abs(difference_I), rng) / len(difference_I)
+    seen = sum(float(difference_I.mean()) for difference_I in known)
+    return _counted(np.abs(drawn_R) >= abs(seen) - _TINY), _counted(drawn_R <= seen + _TINY)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted so that all of those at most alpha hold together (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[int(at)] = highest
+    return adjusted
+
+
+def _step(difference_I: np.ndarray) -> int:
+    """The fewest parts of 1 of which all differences are whole numbers; 0 where there are none."""
+    for step in range(1, FINEST + 1):
+        steps_I = difference_I * step
+        if np.abs(steps_I - np.rint(steps_I)).max(initial=0.0) < 1e-7:
+            return step
+    return 0
+
+
+def _exact(steps_I: np.ndarray) -> tuple[float, float]:
+    sizes, counts = np.unique(np.abs(steps_I[steps_I != 0]), return_counts=True)
+    chances = np.ones(1)  # of sums from -total to total, two apart
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        chances = np.convolve(chances, _signed_sum(size, count))
+    sums = np.arange(len(chances)) * 2 - (len(chances) - 1)
+    seen = int(steps_I.sum())
+    two_sided = float(chances[np.abs(sums) >= abs(seen)].sum())
+    return min(two_sided, 1.0), min(float(chances[sums <= seen].sum()), 1.0)
+
+
+def _signed_sum(size: int, count: int) -> np.ndarray:
+    """Chances of the sums of `count` numbers +-size, from the lowest on, two apart."""
+    chances = np.zeros(size * count + 1)
+    chances[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+    return chances
+
+
+def _drawn_sums(sizes_I: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sums of the sizes with random signs, `DRAWS` of them."""
+    sizes, counts = np.unique(np.round(sizes_I[sizes_I > _TINY], 12), return_counts=True)
+    drawn_R = np.zeros(DRAWS)
+    for size, count in zip(sizes, counts, strict=True):
+        drawn_R += size * (2.0 * rng.binomial(count, 0.5, DRAWS) - count)
+    return drawn_R
+
+
+def _counted(extreme_R: np.ndarray) -> float:
+    return (1 + int(extreme_R.sum())) / (1 + len(extreme_R))
