@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -36,6 +36,8 @@ from jax_sft.study.folder import run_file
 from jax_sft.study.load import load_study
 from jax_sft.terminal import results
 
+T = TypeVar("T", bound=UnitFlags)
+
 
 @dataclass(frozen=True)
 class TrainHelp(RunsFlags):
@@ -48,7 +50,22 @@ class TrainHelp(RunsFlags):
 
 @dataclass(frozen=True)
 class SweepHelp(UnitFlags):
-    """All that `jax-sft sweep` and `jax-sft score` understand."""
+    """All that `jax-sft sweep` understands."""
+
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass(frozen=True)
+class ScoreFlags(UnitFlags):
+    """Where things lie, which units, and whether to measure the paper's protocol on them."""
+
+    traps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what the paper's protocol, and each of its traps alone, would change; write nothing."""
+
+
+@dataclass(frozen=True)
+class ScoreHelp(ScoreFlags):
+    """All that `jax-sft score` understands."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -110,7 +127,7 @@ def sweep(words: list[str], args: list[str]) -> None:
 
     What is finished is not done again; a killed sweep goes on where it was.
     """
-    study, flags = _with_evaluation_flags(words[0], args)
+    study, flags = _with_evaluation_flags(words[0], args, UnitFlags)
     study = with_models(study, chosen_runs(study, flags.runs))
     from jax_sft.evaluation import sweep as sweeping
 
@@ -119,10 +136,15 @@ def sweep(words: list[str], args: list[str]) -> None:
 
 def score(words: list[str], args: list[str]) -> None:
     """Score the stored completions of a study again."""
-    study, flags = _with_evaluation_flags(words[0], args)
+    study, flags = _with_evaluation_flags(words[0], args, ScoreFlags)
     from jax_sft.evaluation import score as scoring
 
-    scoring.score(study, *chosen_units(study, flags))
+    if flags.traps:
+        from jax_sft.evaluation.traps import measured_traps
+
+        results(120).print(measured_traps(study, *chosen_units(study, flags)))
+    else:
+        scoring.score(study, *chosen_units(study, flags))
 
 
 def judge(words: list[str], args: list[str]) -> None:
@@ -136,7 +158,8 @@ def judge(words: list[str], args: list[str]) -> None:
     from jax_sft.evaluation.judge_cases import judge_cases
 
     cases, out = map(home, words)
-    results(120).print(judge_cases(cases, out, options))
+    for table in judge_cases(cases, out, options):
+        results(120).print(table)
 
 
 def report(words: list[str], args: list[str]) -> None:
@@ -178,11 +201,11 @@ def export(words: list[str], args: list[str]) -> None:
     export_snapshot(study, study.runs[-1], number(step, "STEP"), home(target))
 
 
-def _with_evaluation_flags(path: str, args: list[str]) -> tuple[Study, UnitFlags]:
+def _with_evaluation_flags(path: str, args: list[str], kind: type[T]) -> tuple[Study, T]:
     """The study, checked, with the evaluation's flags applied, and the flags that choose units."""
-    flags, rest = parse_known_flags(UnitFlags, args)
+    flags, rest = parse_known_flags(kind, args)
     study = open_study(path, flags)
-    evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(UnitFlags))
+    evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(kind))
     return validate(replace(study, evaluation=evaluation)), flags
 
 
@@ -219,7 +242,7 @@ VERBS = {
         Verb(plan, ("STUDY",), PlanHelp),
         Verb(train, ("STUDY",), TrainHelp),
         Verb(sweep, ("STUDY",), SweepHelp),
-        Verb(score, ("STUDY",), SweepHelp),
+        Verb(score, ("STUDY",), ScoreHelp),
         Verb(judge, ("CASES", "OUT"), JudgeOptions),
         Verb(report, ("STUDY",), PlaceFlags),
         Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
