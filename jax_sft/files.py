@@ -141,13 +141,29 @@ def remove_folder(folder: epath.PathLike) -> None:
     if not in_bucket(folder):
         epath.Path(folder).rmtree(missing_ok=True)
         return
+    _remove_objects(folder, _objects(os.fspath(folder)))
 
-    def remove(name: str) -> None:
+
+def remove_files(folder: epath.PathLike, names: Iterable[str]) -> None:
+    """Delete files of a folder, as far as they are there, and the folder when nothing else is left in it."""
+    paths = [os.path.join(folder, name) for name in names]
+    if in_bucket(folder):
+        _remove_objects(folder, paths)
+        return
+    for path in paths:
         with suppress(FileNotFoundError):
-            _bucket(folder).rm_file(name)
+            os.remove(path)
+    with suppress(OSError):  # not empty, or not there
+        os.rmdir(folder)
+
+
+def _remove_objects(folder: epath.PathLike, paths: Iterable[str]) -> None:
+    def remove(path: str) -> None:
+        with suppress(FileNotFoundError):
+            _bucket(folder).rm_file(path)
 
     with ThreadPoolExecutor(_DELETED_AT_ONCE) as pool:
-        list(pool.map(remove, _objects(os.fspath(folder))))
+        list(pool.map(remove, paths))
 
 
 def move(source: epath.PathLike, target: epath.PathLike) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
+from itertools import count
 
 from jax_sft.errors import UsageError
 
@@ -58,6 +59,24 @@ def from_first(text: str) -> str:
     if jax.process_index() == 0:
         padded[:length] = raw
     return multihost_utils.broadcast_one_to_all(padded)[:length].tobytes().decode()
+
+
+LONGEST_WAIT = 7 * 24 * 3600
+"""Seconds that a process waits for the others of its job to finish what they do by themselves."""
+_meetings = count()
+"""Numbers them: a barrier is met at once."""
+
+
+def wait_for_all(where: str) -> None:
+    """Wait until all processes of the job are at the point named `where`; by messages, not by collectives."""
+    import jax
+
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        everyone = set(range(jax.process_count()))
+        name = f"{where} {next(_meetings)}"
+        multihost.sync_global_processes(name, timeout=LONGEST_WAIT, processes=everyone)
 
 
 def most_of_all(here: int) -> int:

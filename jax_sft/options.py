@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from jax_sft.config import Option, Protocol
+from jax_sft.config import Option
 from jax_sft.errors import UsageError
 
 _TRUTHS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
@@ -88,16 +88,29 @@ class JudgeOptions:
     """Time for one verdict; one that takes longer is missing."""
     memory: float = 4.0
     """GB of address space of a process that judges; a verdict that needs more is missing."""
-    protocol: Protocol = "standard"
-    """By which rules to read; `paper` reads as the code of arXiv 2604.06628 does, quirks included."""
-    traps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print also what the paper's protocol, and each of its traps alone, change."""
 
     def check(self) -> None:
         """UsageError naming a flag that is out of range."""
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers}: is not at least 1")
         _check_limits(self.seconds, self.memory)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How `jax-sft sweep` goes about it."""
+
+    worker: str = ""
+    """Do one share of the units, `0/3` to `2/3` for three workers; `auto/3` takes the index from the job."""
+    follow: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the snapshots that training has yet to write, until the runs have ended."""
+    follow_timeout: float = 0.0
+    """Minutes without a new snapshot after which a sweep that follows gives up; 0 waits for ever."""
+
+    def check(self) -> None:
+        """UsageError naming a flag that is out of range."""
+        if self.follow_timeout < 0:
+            raise UsageError(f"--follow-timeout {self.follow_timeout}: is below 0")
 
 
 HBM_SHARE = 0.92

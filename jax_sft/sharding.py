@@ -66,9 +66,15 @@ def make_mesh(parallelism: ParallelismConfig, devices: list[jax.Device] | None =
 def make_generation_mesh(tensor: int, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh of a sweep: weights split over `tensor` devices of one slice, slots over all the others.
 
-    UsageError when `tensor` does not divide the devices.
+    By default of the devices of this process: the processes of a job generate each by itself. UsageError when
+    `tensor` does not divide the devices.
     """
-    devices = list(jax.devices()) if devices is None else devices
+    devices = list(jax.local_devices()) if devices is None else devices
+    if tensor > len(devices) and jax.process_count() > 1:
+        raise UsageError(
+            f"evaluation.tensor {tensor}: a process of this job has {len(devices)} devices, and each holds a "
+            f"copy of the weights by itself; give it at most {len(devices)}"
+        )
     return make_mesh(ParallelismConfig(replica=_slices(devices), tensor=tensor), devices)
 
 

@@ -46,6 +46,6 @@ class Presence:
 
     def _fault(self, step: int) -> str:
         if step not in self._faults:
-            with snapshot_store(self._folder, read_only=True) as store:
+            with snapshot_store(self._folder, read_only=True, alone=True) as store:
                 self._faults[step] = store.fault(step)
         return self._faults[step]

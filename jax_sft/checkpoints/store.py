@@ -53,11 +53,15 @@ class Store(AbstractContextManager["Store"]):
     """Saves of one kind (`snapshots` or `state`) of one run.
 
     With several processes, every one makes the same calls in the same order; process 0 looks after the
-    folder.
+    folder. One that reads `alone` asks nothing of the others, and loads onto its own devices.
     """
 
-    def __init__(self, folder: epath.PathLike, keep: int | None = None, read_only: bool = False) -> None:
+    def __init__(
+        self, folder: epath.PathLike, keep: int | None = None, read_only: bool = False, alone: bool = False
+    ) -> None:
         """Open `folder`, keeping the last `keep` saves (None keeps all)."""
+        self._alone = alone
+        self._first = alone or jax.process_index() == 0
         # Orbax refuses relative paths, such as the default root.
         self.folder = absolute(folder)
         self._keep, self._arrays = keep, Arrays()
@@ -80,11 +84,15 @@ class Store(AbstractContextManager["Store"]):
         """Steps of the saves that are there, on all processes those that process 0 finds."""
         found: list[int] = []
         unfinished: list[str] = []
-        if jax.process_index() == 0:
+        if self._first:
             found, unfinished = _saves(self.folder, make=not read_only)
         for name in () if read_only else unfinished:
             remove_folder(self.folder / name)
-        return [int(step) for step in from_first(" ".join(map(str, sorted(found)))).split()]
+        return [int(step) for step in self._agreed(" ".join(map(str, sorted(found)))).split()]
+
+    def _agreed(self, text: str) -> str:
+        """What process 0 gives, or this one when it reads alone."""
+        return text if self._alone else from_first(text)
 
     def steps(self) -> list[int]:
         """Steps of the saves at opening and of those saved since, in order."""
@@ -191,7 +199,8 @@ class Store(AbstractContextManager["Store"]):
                 tree = self._arrays.read(save / _ITEM if is_old(save) else save, target)
         except JaxSftError as caught:
             error = caught
-        worst = most_of_all(0 if error is None else 2 if isinstance(error, DamagedSave) else 1)
+        found = 0 if error is None else 2 if isinstance(error, DamagedSave) else 1
+        worst = found if self._alone else most_of_all(found)
         if worst == 2 and not isinstance(error, DamagedSave):
             error = DamagedSave(save, f"{CHANGED}, by what another process reads of it")
         elif worst == 1 and error is None:
@@ -206,7 +215,7 @@ class Store(AbstractContextManager["Store"]):
         Compares names, sizes and the checksums of what is small, or known to the bucket. What it cannot see
         is found when the chunks are loaded.
         """
-        return from_first(fault_of(self.folder / str(step), step) if jax.process_index() == 0 else "")
+        return self._agreed(fault_of(self.folder / str(step), step) if self._first else "")
 
 
 def _saves(folder: epath.Path, make: bool) -> tuple[list[int], list[str]]:
@@ -249,9 +258,9 @@ def _causes(error: BaseException | None) -> list[str]:
     return lines
 
 
-def snapshot_store(run_folder: epath.PathLike, read_only: bool = False) -> Store:
+def snapshot_store(run_folder: epath.PathLike, read_only: bool = False, alone: bool = False) -> Store:
     """The store of a run's snapshots."""
-    return Store(snapshots_folder(run_folder), read_only=read_only)
+    return Store(snapshots_folder(run_folder), read_only=read_only, alone=alone)
 
 
 def state_store(run_folder: epath.PathLike) -> Store:

@@ -30,13 +30,13 @@ from jax_sft.cli.flags import (
 from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, parse_known_flags
 from jax_sft.config import EvaluationConfig, Run, Study, replace
 from jax_sft.files import home
-from jax_sft.options import BuildOptions, JudgeOptions, PlanOptions
+from jax_sft.options import BuildOptions, JudgeOptions, PlanOptions, SweepOptions
 from jax_sft.study.check import validate
 from jax_sft.study.folder import run_file
 from jax_sft.study.load import load_study
 from jax_sft.terminal import results
 
-T = TypeVar("T", bound=UnitFlags)
+Flags = TypeVar("Flags", bound=UnitFlags)
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,19 @@ class TrainHelp(RunsFlags):
 
 
 @dataclass(frozen=True)
-class SweepHelp(UnitFlags):
+class SweepFlags(UnitFlags, SweepOptions):
+    """Where things lie, which units, and how to sweep them."""
+
+
+@dataclass(frozen=True)
+class SweepHelp(SweepFlags):
     """All that `jax-sft sweep` understands."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 @dataclass(frozen=True)
-class ScoreFlags(UnitFlags):
-    """Where things lie, which units, and whether to measure the paper's protocol on them."""
-
-    traps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print what the paper's protocol, and each of its traps alone, would change; write nothing."""
-
-
-@dataclass(frozen=True)
-class ScoreHelp(ScoreFlags):
+class ScoreHelp(UnitFlags):
     """All that `jax-sft score` understands."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -125,26 +122,24 @@ def train(words: list[str], args: list[str]) -> None:
 def sweep(words: list[str], args: list[str]) -> None:
     """Generate with every snapshot on every benchmark, then score.
 
-    What is finished is not done again; a killed sweep goes on where it was.
+    What is finished is not done again; a killed sweep goes on where it was. Started on every host of a slice,
+    each host does a share by itself; so does each of several workers (--worker).
     """
-    study, flags = _with_evaluation_flags(words[0], args, UnitFlags)
+    study, flags = _with_evaluation_flags(words[0], args, SweepFlags)
     study = with_models(study, chosen_runs(study, flags.runs))
     from jax_sft.evaluation import sweep as sweeping
+    from jax_sft.machine import join_processes
 
-    sweeping.sweep(study, *chosen_units(study, flags))
+    join_processes()
+    sweeping.sweep(study, *chosen_units(study, flags), flags)
 
 
 def score(words: list[str], args: list[str]) -> None:
     """Score the stored completions of a study again."""
-    study, flags = _with_evaluation_flags(words[0], args, ScoreFlags)
+    study, flags = _with_evaluation_flags(words[0], args, UnitFlags)
     from jax_sft.evaluation import score as scoring
 
-    if flags.traps:
-        from jax_sft.evaluation.traps import measured_traps
-
-        results(120).print(measured_traps(study, *chosen_units(study, flags)))
-    else:
-        scoring.score(study, *chosen_units(study, flags))
+    scoring.score(study, *chosen_units(study, flags))
 
 
 def judge(words: list[str], args: list[str]) -> None:
@@ -158,8 +153,7 @@ def judge(words: list[str], args: list[str]) -> None:
     from jax_sft.evaluation.judge_cases import judge_cases
 
     cases, out = map(home, words)
-    for table in judge_cases(cases, out, options):
-        results(120).print(table)
+    results(120).print(judge_cases(cases, out, options))
 
 
 def report(words: list[str], args: list[str]) -> None:
@@ -201,8 +195,8 @@ def export(words: list[str], args: list[str]) -> None:
     export_snapshot(study, study.runs[-1], number(step, "STEP"), home(target))
 
 
-def _with_evaluation_flags(path: str, args: list[str], kind: type[T]) -> tuple[Study, T]:
-    """The study, checked, with the evaluation's flags applied, and the flags that choose units."""
+def _with_evaluation_flags(path: str, args: list[str], kind: type[Flags]) -> tuple[Study, Flags]:
+    """The study, checked, with the evaluation's flags applied, and the verb's own flags."""
     flags, rest = parse_known_flags(kind, args)
     study = open_study(path, flags)
     evaluation = parse_evaluation_flags(study.evaluation, rest, flag_names(kind))

@@ -1,12 +1,15 @@
 """Completions of one unit on disk: small parts while it runs, one sorted file when it is whole.
 
 A part is written atomically, so that a sweep killed at any moment has lost only what it had not yet
-written, and nothing is ever there twice. Every line has a checksum: what is damaged, or was drawn from
-something else than now, is named, set aside and drawn again; the rest is kept.
+written, and nothing counts twice. Parts bear the mark of who wrote them: two workers that draw one unit, by
+mistake or because one was given up too early, do not touch each other's. Every line has a checksum: what is
+damaged, or was drawn from something else than now, is named, set aside and drawn again; the rest is kept.
 """
 
 import json
+import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
@@ -14,13 +17,17 @@ from etils import epath
 
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.settings import changed_setting
-from jax_sft.files import list_files, move, read_json, remove_folder, write_atomically
+from jax_sft.files import list_files, move, read_json, remove_files, write_atomically
 from jax_sft.study.folder import completions_file, parts_folder, sampling_file
 from jax_sft.study.lines import LineFault, good_lines
 from jax_sft.study.records import CompletionLine, Key, UnitRecord, short_hash
 
 FLUSH_COUNT = 64
 FLUSH_SECONDS = 10.0
+_PART = re.compile(r"(\d+)(-[0-9a-f]+)?\.jsonl")
+"""A part: its number and, but for versions before workers, the mark of its writer."""
+_TRIES = 10
+"""How often a write or a move that another worker came in the way of is tried."""
 Say = Callable[[str], None]
 
 
@@ -46,6 +53,7 @@ class CompletionsFile:
         self._waiting: list[CompletionLine] = []
         self._flushed = time.monotonic()
         self._number, self._recorded = 0, False
+        self._mark, self._known_parts = uuid.uuid4().hex[:8], set[str]()
         check_settings(folder, record.settings)
         if self.path.exists() or self._parts.exists():
             self._take_over(say)
@@ -70,19 +78,33 @@ class CompletionsFile:
         if self._waiting:
             self._write_record()
             lines = [json.dumps(asdict(line) | {"check": _check(line)}) for line in self._waiting]
-            write_atomically(self._parts / f"{self._number:05d}.jsonl", "".join(f"{x}\n" for x in lines))
-            self._number += 1
+            self._write_part("".join(f"{line}\n" for line in lines))
         self._waiting = []
         self._flushed = time.monotonic()
 
+    def _write_part(self, text: str) -> None:
+        name = f"{self._number:05d}-{self._mark}.jsonl"
+        for left in reversed(range(_TRIES)):
+            try:
+                write_atomically(self._parts / name, text)
+                break
+            except FileNotFoundError:  # another worker has finished and removed the folder that was empty
+                if not left:
+                    raise
+        self._known_parts.add(name)
+        self._number += 1
+
     def _finish(self) -> None:
-        """Write the whole file, then the record that vouches for it, then let go of the parts."""
+        """Write the whole file, then the record that vouches for it, then let go of the parts that are in it.
+
+        Parts that another worker writes meanwhile stay until that one is done, or the next sweep.
+        """
         lines = [self._lines[key] for key in self._expected]
         write_atomically(self.path, "".join(f"{line.text}\n" for line in lines))
         replace(self._record, lines=tuple(map(_check, lines))).write(self._folder)
         self._recorded = True
         self._waiting = []
-        remove_folder(self._parts)
+        remove_files(self._parts, self._known_parts)
         sampling_file(self._folder).unlink(missing_ok=True)
 
     def _write_record(self) -> None:
@@ -101,7 +123,7 @@ class CompletionsFile:
         except UsageError as error:
             stored, problem = None, str(error)
         if stored is None or problem:
-            self._set_aside(say, problem)
+            self._set_aside(say, problem, stored)
             return
         # What is kept stays what it was drawn from, also where that is not known or cannot be told now.
         self._record = replace(self._record, trained=stored.trained, snapshot=stored.snapshot)
@@ -111,7 +133,7 @@ class CompletionsFile:
         self._read_parts(stored, faults)
         if self.path.exists() and (faults or len(kept) < len(found)):
             lost = ", ".join(map(str, faults[:3])) + (f" and {len(faults) - 3} more" if faults[3:] else "")
-            self._set_aside(say, lost or f"{self.path}: not all of it is asked for now")
+            self._set_aside(say, lost or f"{self.path}: not all of it is asked for now", stored)
             self._waiting = list(self._lines.values())
             self.flush()
         elif faults:
@@ -124,9 +146,10 @@ class CompletionsFile:
 
     def _read_parts(self, stored: UnitRecord, faults: list[LineFault]) -> None:
         names = sorted(list_files(self._parts))
+        self._known_parts.update(names)
         for name in names:
-            if name.removesuffix(".jsonl").isdecimal():
-                self._number = int(name.removesuffix(".jsonl")) + 1
+            if match := _PART.fullmatch(name):
+                self._number = max(self._number, int(match[1]) + 1)
                 for line in good_lines(self._parts / name, replace(stored, lines=()), faults):
                     self._keep(line, stored)
 
@@ -138,10 +161,16 @@ class CompletionsFile:
         self._lines[line.key] = line
         return True
 
-    def _set_aside(self, say: Say, why: str) -> None:
-        target = set_aside(self._folder, self._aside)
+    def _set_aside(self, say: Say, why: str, judged: UnitRecord | None) -> None:
+        """Set aside what was judged by the record `judged`, unless another worker has done it meanwhile."""
         self._number, self._recorded = 0, False
-        say(f"{why}; set aside as {target}")
+        self._known_parts.clear()
+        try:
+            changed = _stored_record(self._folder, self._record) != judged
+        except UsageError:
+            changed = judged is not None
+        if not changed and (target := set_aside(self._folder, self._aside)):
+            say(f"{why}; set aside as {target}")
 
     def _bring_back(self, say: Say) -> None:
         """Completions that were set aside, and count again, need not be drawn again."""
@@ -168,11 +197,19 @@ class CompletionsFile:
                 self._finish()
 
 
-def set_aside(folder: epath.Path, aside: epath.Path) -> epath.Path:
-    """Move a unit's folder to where it no longer counts; gives the place."""
-    target = aside / str(1 + max((int(path.name) for path in _numbered(aside)), default=0))
-    move(folder, target)
-    return target
+def set_aside(folder: epath.Path, aside: epath.Path) -> epath.Path | None:
+    """Move a unit's folder to where it no longer counts; gives the place, None when another worker did it."""
+    for left in reversed(range(_TRIES)):
+        target = aside / str(1 + max((int(path.name) for path in _numbered(aside)), default=0))
+        try:
+            move(folder, target)
+            return target
+        except FileNotFoundError:
+            return None
+        except OSError:  # another worker took the number
+            if not left or not target.exists():
+                raise
+    return None
 
 
 def check_settings(folder: epath.Path, settings: dict[str, int | float | str]) -> bool:

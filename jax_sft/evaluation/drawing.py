@@ -7,7 +7,7 @@ from rich.console import Console
 
 from jax_sft.config import Study
 from jax_sft.evaluation.snapshots import Snapshots
-from jax_sft.evaluation.units import Unit, Work
+from jax_sft.evaluation.units import UnitToDraw, Work
 from jax_sft.generation.backend import Completion
 from jax_sft.study.records import CompletionLine
 from jax_sft.terminal import progress_of_completions
@@ -23,7 +23,7 @@ def draw_run(study: Study, work: Work, console: Console, give_up: Callable[[str]
     snapshots.examine(work.complete)
 
 
-def _draw_units(work: Work, step: int, units: Sequence[Unit], seed: int, console: Console) -> None:
+def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, console: Console) -> None:
     """Draw with the weights that are loaded; however it ends, what was drawn is on disk."""
     asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
     owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}

@@ -1,6 +1,7 @@
 """The items of a study's benchmarks: made once, stored beside the runs, and the same for every unit."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import UsageError
@@ -30,8 +31,9 @@ def store_items(study: Study, config: BenchmarkConfig, say: Callable[[str], None
         number = 1
         while (aside := path.with_name(f"{path.stem}.{number}.aside")).exists():
             number += 1
-        move(path, aside)
-        say(f"{why}; set aside as {aside}")
+        with suppress(FileNotFoundError):  # another worker did
+            move(path, aside)
+            say(f"{why}; set aside as {aside}")
     write_items(study, config.name, items)
     return stored_items(study, config.name)
 

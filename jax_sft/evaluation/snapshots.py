@@ -22,7 +22,7 @@ READ_ANYWAY = 256 << 20
 def snapshots_to_sweep(study: Study, run: Run, steps: Sequence[int] | None) -> list[int]:
     """Steps of the run's finished snapshots, or those asked for; an error names what is absent."""
     folder = run_folder(study, run.name)
-    with snapshot_store(folder, read_only=True) as store:
+    with snapshot_store(folder, read_only=True, alone=True) as store:
         present = store.steps()
     if not present:
         raise JaxSftError(f"{folder}: has no snapshots; train run {run.name} first")
@@ -43,7 +43,7 @@ class Snapshots:
     def read(self, steps: Sequence[int]) -> Iterator[tuple[int, Params]]:
         """The weights of each snapshot, the next being read meanwhile; an unsound one is passed over."""
         with (
-            snapshot_store(self._folder, read_only=True) as store,
+            snapshot_store(self._folder, read_only=True, alone=True) as store,
             ThreadPoolExecutor(max_workers=1) as reader,
         ):
             ahead = reader.submit(self._load, store, steps[0]) if steps else None
@@ -61,7 +61,7 @@ class Snapshots:
 
     def examine(self, steps: Sequence[int]) -> None:
         """Look at snapshots that nothing has to be drawn from; small ones are read, so that all is seen."""
-        with snapshot_store(self._folder, read_only=True) as store:
+        with snapshot_store(self._folder, read_only=True, alone=True) as store:
             for step in steps:
                 save = store.folder / str(step)
                 if not in_bucket(save) and _size(save) <= READ_ANYWAY:

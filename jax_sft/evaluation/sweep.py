@@ -4,27 +4,35 @@ All missing completions of a snapshot go through the engine as one stream, so th
 from one benchmark to the next; meanwhile the next snapshot is read. Scoring follows, from the files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
+import jax
 from rich.console import Console
 
 from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, ModelConfig, Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.drawing import draw_run
+from jax_sft.evaluation.following import follow
 from jax_sft.evaluation.items import find_benchmark, store_items
 from jax_sft.evaluation.judging import check_sandbox
 from jax_sft.evaluation.prompts import Voices, check_context
-from jax_sft.evaluation.score import score_units
+from jax_sft.evaluation.score import Unit, score_units
+from jax_sft.evaluation.shares import ALONE, Share, Worker, expected_tokens, place_of, share_of_run
 from jax_sft.evaluation.snapshots import snapshots_to_sweep
-from jax_sft.evaluation.units import Unit, Work, check_drawn, find_unit, set_aside_steps
+from jax_sft.evaluation.units import UnitToDraw, Work, check_drawn, find_unit, set_aside_steps
 from jax_sft.generation.backend import Backend, MakeBackend
 from jax_sft.generation.engine import Engine
+from jax_sft.machine import wait_for_all
+from jax_sft.options import SweepOptions
 from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import run_file, run_folder
 from jax_sft.study.records import RunRecord
 from jax_sft.tasks.task import get_task
 from jax_sft.terminal import messages
+
+DEFAULTS = SweepOptions()
 
 
 class Sweep:
@@ -36,9 +44,10 @@ class Sweep:
         benchmarks: Sequence[BenchmarkConfig],
         console: Console | None = None,
         make_backend: MakeBackend = Engine,
+        worker: Worker = ALONE,
     ) -> None:
         """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit."""
-        self.study = study
+        self.study, self.worker = study, worker
         self.console = console or messages()
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
         self._make_backend = make_backend
@@ -53,20 +62,33 @@ class Sweep:
                 )
             check_sandbox(b.task, study.evaluation.allow_unsandboxed_code)
             check_drawn(study, b)
-        self.asked = [(b, store_items(study, b, self._say)) for b in benchmarks]
+        if jax.process_index():
+            wait_for_all("items written")
+        self.asked = [(b, store_items(study, b, self.say)) for b in benchmarks]
+        if not jax.process_index():
+            wait_for_all("items written")
         self._voices = Voices(self.asked)
 
-    def todo(self, run: Run, steps: Sequence[int]) -> Work:
-        """What is still to do for the run's snapshots at `steps`; finds bad input before any work is done."""
+    def share(self, run: str, steps: Sequence[int]) -> Share:
+        """The worker's units of a run that will have snapshots at `steps`."""
+        return share_of_run(self.worker, steps, expected_tokens(self.asked), place_of(self.study, run))
+
+    def todo(self, run: Run, steps: Sequence[int], share: Share | None = None) -> Work:
+        """What is still to do of the run's units at `steps`, or of a share of them.
+
+        Finds bad input before any work is done.
+        """
         voice = self._voices.of(run.tokens)
         presence = Presence(self.study, run.name)
         self._check_template(run, presence.record, voice.template_hash)
-        set_aside_steps(self.study, run, presence, self._say)
-        todo: dict[int, list[Unit]] = {}
+        set_aside_steps(self.study, run, presence, self.say)
+        todo: dict[int, list[UnitToDraw]] = {}
         for step in steps:
             for b, _ in self.asked:
+                if share is not None and (step, b.name) not in share:
+                    continue
                 prompts = voice.prompts[b.name]
-                unit = find_unit(self.study, presence.of(step, b.name), b, prompts, self._say)
+                unit = find_unit(self.study, presence.of(step, b.name), b, prompts, self.say)
                 if unit.file.missing():
                     check_context(b, prompts, self.study.evaluation.context)
                     todo.setdefault(step, []).append(unit)
@@ -77,13 +99,13 @@ class Sweep:
         """Draw every missing completion that can be had; `problems` tells of the others."""
         draw_run(self.study, work, self.console, self.give_up)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self.console.print(text, style="yellow")
 
     def give_up(self, problem: str) -> None:
         """Take note of what cannot be had, and say it."""
         self.problems.append(problem)
-        self._say(problem)
+        self.say(problem)
 
     def _engine(self, run: Run, stops: tuple[int, ...]) -> Backend:
         key = (run.model, stops)
@@ -105,38 +127,90 @@ def sweep(
     runs: Sequence[str],
     steps: Sequence[int] | None = None,
     benchmarks: Sequence[str] | None = None,
+    options: SweepOptions = DEFAULTS,
     console: Console | None = None,
 ) -> None:
     """Generate what is missing for the named runs (by default at all steps, on all benchmarks), then score.
 
     Everything that can be wrong with the input is found before the first completion is drawn. What is damaged
     or stale on disk is named, set aside and drawn or scored again; what cannot be had, because a snapshot is
-    unsound or a scorer fails, is a JaxSftError after all the rest is done.
+    unsound or a scorer fails, is a JaxSftError after all the rest is done. With several workers, or processes
+    of one job, each does its share of the units and no more.
     """
+    options.check()
+    worker = Worker.parse(options.worker).host(jax.process_index(), jax.process_count())
     known = [run.name for run in study.runs]
     for name in runs:
         if name not in known:
             raise UsageError(f"study {study.name}: no run {name!r}; it has {', '.join(known)}")
     names = list(dict.fromkeys(benchmarks or [b.name for b in study.benchmarks]))
-    sweeper = Sweep(study, [find_benchmark(study, name) for name in names], console)
-    works = []
-    for name in dict.fromkeys(runs):
-        try:
-            run = trained_run(study, name)
-            present = snapshots_to_sweep(study, run, steps)
-        except UsageError:
-            raise
-        except JaxSftError as error:  # not trained, or damaged: the other runs are swept
-            sweeper.give_up(str(error))
-        else:
-            works.append(sweeper.todo(run, present))
-    for work in works:
-        sweeper.generate(work)
-    problems = [*sweeper.problems, *score_units(study, runs, steps, names)[1]]
+    sweeper = Sweep(study, [find_benchmark(study, name) for name in names], console, worker=worker)
+    rounds = _rounds(sweeper, list(dict.fromkeys(runs)), steps, options)
+    try:
+        problems = _sweep_rounds(sweeper, rounds, runs, steps, options)
+    except Exception:
+        wait_for_all("swept")  # a process that left would take the others of its job with it
+        raise
+    wait_for_all("swept")
     if problems:
         raise JaxSftError(
             f"not all could be had: {'; '.join(problems)}; mend the cause, then the same command goes on"
         )
+
+
+def _rounds(
+    sweeper: Sweep, runs: Sequence[str], steps: Sequence[int] | None, options: SweepOptions
+) -> Iterator[dict[str, list[int]]]:
+    """Snapshots to sweep by run: all that there are, or as they come."""
+    if options.follow:
+        mine = partial(_steps_of_share, sweeper, steps)
+        yield from follow(sweeper.study, runs, mine, options.follow_timeout, sweeper.say)
+        return
+    found = {}
+    for name in runs:
+        try:
+            found[name] = snapshots_to_sweep(sweeper.study, trained_run(sweeper.study, name), steps)
+        except UsageError:
+            raise
+        except JaxSftError as error:  # not trained, or damaged: the other runs are swept
+            sweeper.give_up(str(error))
+    yield found
+
+
+def _steps_of_share(
+    sweeper: Sweep, steps: Sequence[int] | None, run: str, planned: Sequence[int]
+) -> list[int]:
+    """Steps at which the worker has units of a run; UsageError when `steps` names one that will not come."""
+    for step in steps or ():
+        if step not in planned:
+            there = ", ".join(map(str, planned))
+            raise UsageError(f"run {run}: will have no snapshot at step {step}; planned are {there}")
+    return sorted({step for step, _ in sweeper.share(run, steps or planned)})
+
+
+def _sweep_rounds(
+    sweeper: Sweep,
+    rounds: Iterator[dict[str, list[int]]],
+    runs: Sequence[str],
+    steps: Sequence[int] | None,
+    options: SweepOptions,
+) -> list[str]:
+    """Sweep and score round after round; what could not be had, in words."""
+    study, problems = sweeper.study, list[str]()
+    names = [b.name for b, _ in sweeper.asked]
+    for found in rounds:
+        works, units = [], set[Unit]()
+        for name, present in found.items():
+            record = RunRecord.read(run_folder(study, name))
+            planned = steps or (record and record.snapshot_steps) or ()
+            share = sweeper.share(name, sorted({*planned, *present}))
+            units.update((name, step, benchmark) for step, benchmark in share if step in present)
+            works.append(sweeper.todo(trained_run(study, name), present, share))
+        for work in works:
+            sweeper.generate(work)
+        everything = sweeper.worker == ALONE and not options.follow
+        problems += score_units(study, runs, steps, names, None if everything else units)[1]
+    return [*sweeper.problems, *problems]
 
 
 def trained_run(study: Study, name: str) -> Run:

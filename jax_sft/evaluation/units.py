@@ -16,7 +16,7 @@ from jax_sft.tokens.tokenizer import Tokenizer
 
 
 @dataclass
-class Unit:
+class UnitToDraw:
     """One (run, step, benchmark) that still misses completions."""
 
     benchmark: BenchmarkConfig
@@ -38,20 +38,20 @@ class Work:
     run: Run
     tokenizer: Tokenizer
     engine: Backend
-    todo: dict[int, list[Unit]]
+    todo: dict[int, list[UnitToDraw]]
     complete: list[int]
     """Steps of which nothing is missing."""
 
 
 def find_unit(
     study: Study, present: Present, b: BenchmarkConfig, prompts: Prompts, say: Callable[[str], None]
-) -> Unit:
+) -> UnitToDraw:
     """The unit with what is there of it; `say` is told of what no longer counts."""
     place = study, present.run, present.step, b.name
     hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
     record = present.as_unit(drawn_with(b, study.evaluation), hashes)
     file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, say)
-    return Unit(b, file, prompts)
+    return UnitToDraw(b, file, prompts)
 
 
 def check_drawn(study: Study, b: BenchmarkConfig) -> None:
@@ -67,5 +67,6 @@ def set_aside_steps(study: Study, run: Run, presence: Presence, say: Callable[[s
     steps = presence.record.snapshot_steps if presence.record else ()
     for step, benchmark, folder in list(unit_folders(study, run.name)):
         if steps and step not in steps:
-            target = set_aside(folder, aside_folder(study, run.name, step, benchmark))
-            say(f"{folder}: run {run.name} has no step {step} now; set aside as {target}")
+            aside = aside_folder(study, run.name, step, benchmark)
+            if target := set_aside(folder, aside):
+                say(f"{folder}: run {run.name} has no step {step} now; set aside as {target}")

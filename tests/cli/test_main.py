@@ -72,11 +72,13 @@ def test_train_applies_its_flags_to_each_chosen_run(study: str, calls: list[Any]
 
 
 def test_sweep_score_and_report_pass_on_what_was_chosen(study: str, calls: list[Any]) -> None:
-    assert main(["sweep", study, "--steps", "0, 10", "--benchmarks", "game", "--evaluation.slots", "3"]) == 0
+    chosen = ["--steps", "0, 10", "--benchmarks", "game", "--evaluation.slots", "3", "--worker", "1/4"]
+    assert main(["sweep", study, *chosen]) == 0
     assert main(["score", study, "--runs", "base"]) == 0
     assert main(["report", study, "--root", "there"]) == 0
-    (_, swept, *sweep_units), (_, _, *score_units), (_, reported) = calls
+    (_, swept, *sweep_units, options), (_, _, *score_units), (_, reported) = calls
     assert swept.evaluation.slots == 3
+    assert (options.worker, options.follow, options.follow_timeout) == ("1/4", False, 0)
     assert sweep_units == [["base", "cot"], [0, 10], ["game"]]
     assert score_units == [["base"], None, None]
     assert reported.root == "there"

@@ -208,7 +208,7 @@ def test_a_damaged_snapshot_is_named_and_passed_over(
     damage(fresh, "first", 0)
     said = io.StringIO()
     with pytest.raises(JaxSftError, match=r"not all could be had: .*snapshots/0: .*mend the cause"):
-        sweep(study(fresh), ["first"], None, ["refusals"], Console(file=said, width=400))
+        sweep(study(fresh), ["first"], None, ["refusals"], console=Console(file=said, width=400))
     assert "snapshots/0: " in said.getvalue()
     assert "passed over" in said.getvalue()
     made = completion_files(fresh)

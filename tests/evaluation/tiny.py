@@ -1,6 +1,9 @@
 """A tiny study with two runs, and what tests of its sweep look at."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,33 @@ def study(root: Path | str, **changes: Any) -> Study:
     return replace(made, **changes)
 
 
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def start_sweep(
+    root: Path, worker: str = "", devices: int = 8, job: tuple[int, int, int] = (1, 0, 0), **options: Any
+) -> subprocess.Popen:
+    """Sweep the tiny study in a new process with its own devices; `job`: processes, index, port."""
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    processes, index, port = job
+    if processes > 1:
+        environment |= {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(index),
+        }
+    command = [
+        sys.executable,
+        "-m",
+        "tests.evaluation.tiny",
+        str(root),
+        json.dumps({"worker": worker} | options),
+    ]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
 def unit(root: Path, run: str, step: int, benchmark: str) -> Path:
     return root / "tiny" / run / "evals" / str(step) / benchmark
 
@@ -112,3 +142,17 @@ def damage(root: Path, run: str, step: int) -> None:
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
+
+
+def main() -> None:
+    """Sweep the study below the first argument, with the options that the second holds as JSON."""
+    from jax_sft.evaluation.sweep import sweep
+    from jax_sft.machine import join_processes
+    from jax_sft.options import SweepOptions
+
+    join_processes()
+    sweep(study(sys.argv[1]), ["first", "second"], options=SweepOptions(**json.loads(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()
