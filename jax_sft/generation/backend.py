@@ -57,5 +57,40 @@ class Backend(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Given:
+    """Continuations of one prompt, whose likelihoods are asked."""
+
+    id: str
+    """Whose they are; means nothing to a scorer."""
+    prompt: tuple[int, ...]
+    """Token ids, at least one."""
+    continuations: tuple[tuple[int, ...], ...]
+    """Token ids, at least one in each."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model makes of one continuation."""
+
+    logprobs: tuple[float, ...]
+    """Of each of its tokens after all that comes before it, in nats."""
+    greedy: bool
+    """Whether no other token is likelier anywhere: decoding greedily would write it."""
+
+
+class Scorer(Protocol):
+    """Says how likely given text is with the weights that were loaded last."""
+
+    def abstract_params(self) -> Params:
+        """Shapes, types and shardings in which it takes weights."""
+
+    def load(self, params: Params) -> None:
+        """Take these weights from now on."""
+
+    def score(self, given: Iterable[Given]) -> Iterator[tuple[Given, tuple[Scored, ...]]]:
+        """Each question with what the model makes of its continuations, in the order in which they end."""
+
+
 MakeBackend = Callable[[ModelConfig, EvaluationConfig, tuple[int, ...], "Mesh"], Backend]
 """Makes a backend for a model, with the settings of an evaluation, stop tokens and a mesh."""

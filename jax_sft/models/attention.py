@@ -72,24 +72,37 @@ def attend(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT:
     That is splash attention where the mesh that is set is of TPUs and a block divides each device's tokens,
     and `attend_rows` elsewhere.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    tokens = q_BTHd.shape[1] // mesh.shape.get("sequence", 1)
-    if not mesh.empty and platform() == "tpu" and block_size(tokens):
+    if has_kernel(q_BTHd.shape[1]):
         return splash_rows(q_BTHd, k_BTKd, v_BTKd, segments_BT)
     return attend_rows(q_BTHd, k_BTKd, v_BTKd, segments_BT)
 
 
-def attend_rows(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array) -> jax.Array:
+def has_kernel(length: int) -> bool:
+    """Whether rows of so many tokens are attended to by the splash kernel, on the mesh that is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    tokens = length // mesh.shape.get("sequence", 1)
+    return not mesh.empty and platform() == "tpu" and block_size(tokens) is not None
+
+
+def attend_rows(
+    q_BTHd: jax.Array,
+    k_BTKd: jax.Array,
+    v_BTKd: jax.Array,
+    segments_BT: jax.Array,
+    branches_BT: jax.Array | None = None,
+) -> jax.Array:
     """Causal attention within each segment of packed rows -> [B, T, H, d].
 
-    Queries are taken in chunks that see only the keys up to their own end, so that no T x T array is ever
-    made and half of the products are never computed; each chunk is recomputed in the backward pass.
+    Where a segment has branches, tokens of one see each other and those of branch 0. Queries are taken in
+    chunks that see only the keys up to their own end, so that no T x T array is ever made and half of the
+    products are never computed; each chunk is recomputed in the backward pass.
     """
     B, T, H, d = q_BTHd.shape
     K = k_BTKd.shape[2]
     G = H // K
     q_BKGTd = (q_BTHd * d**-0.5).reshape(B, T, K, G, d).transpose(0, 2, 3, 1, 4)
     k_BKTd, v_BKTd = k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3)
+    marks = _Marks(segments_BT, branches_BT)
     outputs = []
     for start in range(0, T, QUERY_CHUNK):
         end = min(start + QUERY_CHUNK, T)
@@ -98,21 +111,41 @@ def attend_rows(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segment
                 q_BKGTd[:, :, :, start:end],
                 k_BKTd[:, :, :end],
                 v_BKTd[:, :, :end],
-                segments_BT[:, start:end],
-                segments_BT[:, :end],
+                marks.part(start, end),
+                marks.part(0, end),
             )
         )
     return jnp.concatenate(outputs, axis=3).transpose(0, 3, 1, 2, 4).reshape(B, T, H, d)
 
 
+class _Marks(NamedTuple):
+    """What decides which tokens of a row may see each other, besides their order."""
+
+    segments_BT: jax.Array
+    branches_BT: jax.Array | None
+
+    def part(self, start: int, end: int) -> "_Marks":
+        """Those of some tokens."""
+        branches_BT = None if self.branches_BT is None else self.branches_BT[:, start:end]
+        return _Marks(self.segments_BT[:, start:end], branches_BT)
+
+    def see(self, keys: "_Marks") -> jax.Array:
+        """Whether each of C tokens may see each of S keys, bool [B, C, S]."""
+        seen_BCS = self.segments_BT[:, :, None] == keys.segments_BT[:, None, :]
+        if self.branches_BT is None or keys.branches_BT is None:
+            return seen_BCS
+        branches_B1S = keys.branches_BT[:, None, :]
+        return seen_BCS & ((branches_B1S == 0) | (branches_B1S == self.branches_BT[:, :, None]))
+
+
 @partial(jax.checkpoint, policy=jax.checkpoint_policies.nothing_saveable)
 def _attend_chunk(
-    q_BKGCd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, segments_BC: jax.Array, segments_BS: jax.Array
+    q_BKGCd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, queries: _Marks, keys: _Marks
 ) -> jax.Array:
     B, K, G, C, d = q_BKGCd.shape
     S = k_BKSd.shape[2]
     causal_CS = jnp.arange(C)[:, None] + (S - C) >= jnp.arange(S)[None, :]
-    visible_BCS = causal_CS[None] & (segments_BC[:, :, None] == segments_BS[:, None, :])
+    visible_BCS = causal_CS[None] & queries.see(keys)
     scores_BKRS = jnp.einsum(
         "bkrd,bksd->bkrs", q_BKGCd.reshape(B, K, G * C, d), k_BKSd, preferred_element_type=jnp.float32
     )

@@ -14,6 +14,7 @@ from jax_sft.files import home
 from jax_sft.generation.engine import fill_ways
 from jax_sft.models.kernels.splash import block_size
 from jax_sft.models.size import model_flops
+from jax_sft.models.vocabulary import chunk_length
 from jax_sft.options import HBM_SHARE, TIMEOUT
 from jax_sft.planning.compiling import Facts, compile_facts
 from jax_sft.planning.programs import decode_program, train_program
@@ -26,7 +27,6 @@ from jax_sft.planning.roofline import (
 from jax_sft.planning.topologies import Topology
 from jax_sft.planning.workload import SweepWorkload, Workload
 from jax_sft.sharding import axis_sizes
-from jax_sft.training.loss import chunk_length
 from jax_sft.training.sizes import snapshot_bytes, state_size
 
 

@@ -19,31 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from jax_sft.models.vocabulary import DEFAULTS, Options, put, weighted_first
 from jax_sft.sharding import BATCH_AXES, WEIGHT_AXES
-from jax_sft.training.loss_passes import Problem, one_pass, two_passes
-
-CHUNK_TOKENS = 2048
-TILE_ELEMENTS = 2**27
-"""Most elements of a tile of the head: half a GiB in float32."""
-
-
-def chunk_length(rows: int, length: int, chunk_tokens: int = CHUNK_TOKENS) -> int:
-    """Weighted positions of each row worked on at once on a device that holds `rows` of `length` tokens."""
-    return min(length, max(1, chunk_tokens // rows))
-
-
-class Options(NamedTuple):
-    """What the loss depends on besides its arrays; constants of the compiled program."""
-
-    chunk_tokens: int = CHUNK_TOKENS
-    """A device holds the logits of about so many tokens at once."""
-    tile_elements: int = TILE_ELEMENTS
-    by_probability: bool = False
-    """Each target's weight is multiplied by its probability, through which no gradient flows (DFT, arXiv
-    2508.05629)."""
-
-
-DEFAULTS = Options()
+from jax_sft.training.loss_passes import one_pass, two_passes
 
 
 class _Share(NamedTuple):
@@ -130,7 +108,9 @@ def _run_shard(
         gathered_DV = jax.lax.all_gather(gathered_DV, WEIGHT_AXES, axis=0, tiled=True)
     if share.vocab_axis:
         targets_RT = targets_RT - jax.lax.axis_index(share.vocab_axis) * gathered_DV.shape[1]
-    problem, order_RN = _weighted_first(hidden_RTD, gathered_DV, targets_RT, weights_RT, share)
+    problem, order_RN = weighted_first(
+        hidden_RTD, gathered_DV, targets_RT, weights_RT, share.options, share.vocab_axis
+    )
     reduce = _reduce_scatter if share.sharded else (lambda d_kernel: d_kernel)
     solve = one_pass if problem.tiles == 1 else two_passes
     loss, d_hidden_RND, d_kernel_DV = solve(problem, share.gradients, reduce)
@@ -140,39 +120,8 @@ def _run_shard(
         return (loss,)
     if share.vocab_axis:
         d_hidden_RND = jax.lax.psum(d_hidden_RND, share.vocab_axis)
-    d_hidden_RTD = _put(jnp.zeros_like(hidden_RTD), order_RN, d_hidden_RND.astype(hidden_RTD.dtype))
+    d_hidden_RTD = put(jnp.zeros_like(hidden_RTD), order_RN, d_hidden_RND.astype(hidden_RTD.dtype))
     return loss, d_hidden_RTD, d_kernel_DV.astype(kernel_DV.dtype)
-
-
-def _weighted_first(
-    hidden_RTD: jax.Array, kernel_DV: jax.Array, targets_RT: jax.Array, weights_RT: jax.Array, share: _Share
-) -> tuple[Problem, jax.Array]:
-    """The device's problem, weighted positions first, and which position of its row each place holds."""
-    R, T, _ = hidden_RTD.shape
-    C = chunk_length(R, T, share.options.chunk_tokens)
-    # In order; places beyond the row read its last token and carry no weight.
-    order_RN = jnp.argsort(weights_RT == 0, axis=1, stable=True)
-    order_RN = jnp.pad(order_RN, ((0, 0), (0, -T % C)), constant_values=T)
-    problem = Problem(
-        jnp.take_along_axis(hidden_RTD, order_RN[:, :, None], axis=1, mode="clip"),
-        jnp.take_along_axis(targets_RT, order_RN, axis=1, mode="clip"),
-        jnp.take_along_axis(weights_RT, order_RN, axis=1, mode="fill", fill_value=0),
-        (jnp.count_nonzero(weights_RT, axis=1).max() + C - 1) // C,
-        C,
-        kernel_DV,
-        _tiles(kernel_DV, share.options.tile_elements),
-        share.vocab_axis,
-        share.options.by_probability,
-    )
-    return problem, order_RN
-
-
-def _tiles(kernel_DV: jax.Array, tile_elements: int) -> int:
-    """Into how many tiles the vocabulary is cut: the least power of two that suffices and divides it."""
-    tiles = 1
-    while tiles * tile_elements < kernel_DV.size and kernel_DV.shape[1] % (2 * tiles) == 0:
-        tiles *= 2
-    return tiles
 
 
 def _reduce_scatter(d_kernel_DV: jax.Array) -> jax.Array:
@@ -181,9 +130,3 @@ def _reduce_scatter(d_kernel_DV: jax.Array) -> jax.Array:
     d_kernel_DV = jax.lax.psum(d_kernel_DV, "replica")
     # XLA for TPU fails an internal check when it tries to move this reduction out of the micro-batch loop.
     return jax.lax.optimization_barrier(d_kernel_DV)
-
-
-@jax.vmap
-def _put(old_TD: jax.Array, index_N: jax.Array, new_ND: jax.Array) -> jax.Array:
-    """Write at the given positions; those beyond the row are dropped."""
-    return old_TD.at[index_N].set(new_ND, mode="drop")

@@ -15,9 +15,10 @@ from jax_sft.models import Params
 from jax_sft.models.decoder import forward_rows, head_kernel
 from jax_sft.models.lora import fold, merge, split, without_adapters
 from jax_sft.models.params import boxed_params
+from jax_sft.models.vocabulary import Options
 from jax_sft.packed import Rows
 from jax_sft.sharding import place_abstract, replicated, shardings_of
-from jax_sft.training.loss import Options, weighted_nll
+from jax_sft.training.loss import weighted_nll
 from jax_sft.training.optimizer import learning_rate, make_optimizer, update
 from jax_sft.training.placement import DeviceBatch, batch_shardings
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jax_sft.config import ParallelismConfig
+from jax_sft.models.vocabulary import TILE_ELEMENTS, Options
 from jax_sft.sharding import make_mesh
-from jax_sft.training.loss import TILE_ELEMENTS, Options, weighted_nll
+from jax_sft.training.loss import weighted_nll
 
 pytestmark = pytest.mark.short
 

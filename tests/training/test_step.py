@@ -15,8 +15,9 @@ import pytest
 from jax_sft.config import ParallelismConfig, Study, replace
 from jax_sft.data.batches import Batches, iterate
 from jax_sft.models.decoder import Params
+from jax_sft.models.vocabulary import CHUNK_TOKENS, Options
 from jax_sft.sharding import WEIGHT_AXES, make_mesh, shardings_of
-from jax_sft.training.loss import CHUNK_TOKENS, Options, weighted_nll
+from jax_sft.training.loss import weighted_nll
 from jax_sft.training.placement import DeviceBatch, abstract_batch, held_rows, place_batch
 from jax_sft.training.start import start_state
 from jax_sft.training.step import (
