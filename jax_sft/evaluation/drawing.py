@@ -6,6 +6,7 @@ import jax
 from rich.console import Console
 
 from jax_sft.config import Study
+from jax_sft.evaluation.outputs import Clock
 from jax_sft.evaluation.snapshots import Snapshots
 from jax_sft.evaluation.units import UnitToDraw, Work
 from jax_sft.generation.backend import Completion
@@ -28,6 +29,7 @@ def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, c
     asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
     owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
     answers = work.engine.generate((request for _, request, _ in asked), seed)
+    clock = Clock()
     try:
         with (
             progress_of_completions(console, f"{work.run.name} @ {step}", len(asked)) as advance,
@@ -36,10 +38,12 @@ def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, c
             for request, completion in answers:
                 file, item = owners[request.id, request.sample]
                 file.add(_line(item, request.sample, completion, work.tokenizer))
+                clock.count(file.path.parent, completion.token_count)
                 advance(completion.token_count)
     finally:
         for unit in units:
             unit.file.flush()
+        clock.write()
 
 
 def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:

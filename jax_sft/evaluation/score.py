@@ -12,9 +12,11 @@ from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
 from jax_sft.evaluation.judging import judge, scorers
+from jax_sft.evaluation.outputs import measure_outputs, read_seconds
 from jax_sft.responses.thinking import reopened
 from jax_sft.responses.workers import Workers
 from jax_sft.statistics.intervals import estimate
+from jax_sft.statistics.samples import Sample, sampled_scores
 from jax_sft.study.folder import completions_file, unit_folder, unit_folders
 from jax_sft.study.lines import LineFault, good_lines
 from jax_sft.study.provenance import Present
@@ -120,6 +122,7 @@ def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
         completions_hash=short_hash(completions_file(folder).read_bytes()),
         items_hash=items_hash(items),
         scorer=scorer_of(config),
+        outputs=measure_outputs(lines, texts, read_seconds(folder)),
     )
     scores.write(folder)
     return scores
@@ -192,7 +195,18 @@ def summarise(
         "no_answer_rate": sum(not verdict.answered for verdict in judged) / max(len(judged), 1),
         "scorer_failures": sum(verdict is None for verdict in verdicts),
         "verdicts": tuple(judged),
+        "sampled": sampled_scores(_samples(judged, task.headline)),
     }
+
+
+def _samples(judged: Sequence[JudgedCompletion], metric: str) -> dict[str, list[Sample]]:
+    """What a metric and the answers of each item's samples are."""
+    samples: dict[str, list[Sample]] = {}
+    for verdict in judged:
+        if metric in verdict.metrics:
+            answer = verdict.answer if verdict.answered else ""
+            samples.setdefault(verdict.item, []).append((verdict.metrics[metric], answer))
+    return samples
 
 
 def score_table(scores: Sequence[UnitScores]) -> Table:

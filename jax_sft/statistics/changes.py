@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jax_sft.statistics.intervals import (
     Z,
@@ -97,7 +97,7 @@ def unpaired_change(
     towards_zero = change - low if change > 0 else high - change
     z = change / (towards_zero / Z) if towards_zero > 0 else math.copysign(math.inf, change)
     z = 0.0 if change == 0 else z
-    return Change(change, low, high, float(2 * stats.norm.sf(abs(z))), float(stats.norm.cdf(z)), items, False)
+    return Change(change, low, high, float(2 * special.ndtr(-abs(z))), float(special.ndtr(z)), items, False)
 
 
 def _as_tested(change: Change) -> Change:
@@ -114,7 +114,7 @@ def visible_change(deviation: float, items: int) -> float:
     """
     if items < 2:
         return float("nan")
-    return (Z + float(stats.norm.ppf(POWER))) * deviation / math.sqrt(items)
+    return (Z + float(special.ndtri(POWER))) * deviation / math.sqrt(items)
 
 
 def planned_deviation(samples: int, share: float = 0.5, alike: float = 0.5, kept: float = 0.5) -> float:

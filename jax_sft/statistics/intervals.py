@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 Z = 1.959963984540054  # two-sided 95% of the normal distribution
 PRIOR_ITEMS = 0.5
@@ -45,7 +45,7 @@ def wilson(share: float, count: float, quantile: float = Z) -> tuple[float, floa
 
 def student(items: int) -> float:
     """Two-sided 95% point of Student's distribution for a variance estimated from `items` values."""
-    return float(stats.t.ppf(0.975, items - 1)) if items > 1 else Z
+    return float(special.stdtrit(items - 1, 0.975)) if items > 1 else Z
 
 
 def effective_size(resolved: float, squares: float, least: float, most: float) -> float:
@@ -80,9 +80,9 @@ def estimate(
     """
     if not values_by_item:
         return Estimate(0.0, 0.0, 1.0, 0)
-    means_E = np.array([np.mean(values) for values in values_by_item.values()], np.float64)
+    means_E = np.array([sum(values) / len(values) for values in values_by_item.values()], np.float64)
     weights_E = np.array([1.0 if weights is None else weights[item] for item in values_by_item])
-    every = np.concatenate([np.asarray(values, np.float64) for values in values_by_item.values()])
+    every = np.array([value for values in values_by_item.values() for value in values], np.float64)
     if every.min() < 0 or every.max() > 1:
         return mean_of(means_E, weights_E)
     counts_E = np.array([len(values) for values in values_by_item.values()])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 FINEST = 64
 """Differences that are multiples of 1/2 … 1/64 (means of so many samples) have an exact distribution."""
@@ -63,7 +63,9 @@ def _exact(steps_I: np.ndarray) -> tuple[float, float]:
 def _signed_sum(size: int, count: int) -> np.ndarray:
     """Chances of the sums of `count` numbers +-size, from the lowest on, two apart."""
     chances = np.zeros(size * count + 1)
-    chances[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+    ways_C = special.gammaln(count + 1) - special.gammaln(np.arange(count + 1) + 1)
+    ways_C -= special.gammaln(count - np.arange(count + 1) + 1)
+    chances[::size] = np.exp(ways_C - count * np.log(2))
     return chances
 
 

@@ -7,7 +7,7 @@
                      metrics.jsonl       one line a step; tensorboard/ holds the same
                      started.json        when it was first started
                      snapshots/ state/ exports/ trace/
-                     evals/<step>/<benchmark>/   unit.json, completions.jsonl, scores.json
+                     evals/<step>/<benchmark>/   unit.json, completions.jsonl, timing.json, scores.json
                      aside/<step>/<benchmark>/   what no longer counts
 <root>/<study>/report/  plan/            pages
 """
@@ -145,6 +145,11 @@ def unit_file(unit: epath.PathLike) -> epath.Path:
 def sampling_file(unit: epath.PathLike) -> epath.Path:
     """The settings of a unit, all that versions before 2026-11 kept of what it is made from."""
     return epath.Path(unit) / "sampling.json"
+
+
+def timing_file(unit: epath.PathLike) -> epath.Path:
+    """How long a unit's completions took to draw, in its folder."""
+    return epath.Path(unit) / "timing.json"
 
 
 def scores_file(unit: epath.PathLike) -> epath.Path:

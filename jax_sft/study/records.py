@@ -22,6 +22,7 @@ from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.document import differences, from_json, run_from_json, run_to_json, to_json
 from jax_sft.study.folder import completions_file, items_file, run_file, scores_file, unit_file
+from jax_sft.study.outputs import Outputs
 
 FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "show_first_row", "snapshots", "trace")
 """Parts of a run that may differ when it is resumed: they do not change what is computed."""
@@ -254,8 +255,7 @@ class UnitScores:
     run: str
     step: int
     benchmark: str
-    kind: str
-    """The task."""
+    kind: str  # the task
     group: Group
     headline: str
     """The metric that stands for the benchmark."""
@@ -277,9 +277,11 @@ class UnitScores:
     completions_hash: str = ""
     """Of the file that was judged; empty where it was judged before this was kept."""
     items_hash: str = ""
-    """Of the items, references among them."""
     scorer: str = ""
     """The rules that judged, with their version."""
+    outputs: Outputs = field(default_factory=Outputs)
+    sampled: dict[str, Estimate] = field(default_factory=dict)
+    """Of the headline where items have several samples: `avg@n`, `pass@k`, `majority@n`."""
 
     def write(self, unit: epath.PathLike) -> None:
         """Write the scores into the unit's folder."""
@@ -292,8 +294,7 @@ class UnitScores:
         value = read_json(path, missing=_NOTHING)
         if value is _NOTHING:
             return None
-        remedy = "score the unit again with `jax-sft score`"
-        return from_json(UnitScores, value, str(path), remedy=remedy)
+        return from_json(UnitScores, value, str(path), remedy="score the unit again with `jax-sft score`")
 
     @property
     def judged(self) -> bool:

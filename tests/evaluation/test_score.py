@@ -16,6 +16,7 @@ from jax_sft.evaluation.score import score, score_table
 from jax_sft.files import read_json, write_jsonl
 from jax_sft.statistics.intervals import wilson
 from jax_sft.study.folder import items_file, run_folder, unit_folder
+from jax_sft.study.outputs import Outputs
 from jax_sft.study.records import Item, RunRecord, UnitScores, Verdict
 
 GAME = BenchmarkConfig("game", "countdown", "in_domain", limit=10, samples=2, options={"miniature": True})
@@ -83,6 +84,10 @@ def test_scores_of_a_unit(study: Study) -> None:
     assert {name: written[name] for name in expected} == expected
     assert found.metrics["accuracy"].n == 10
     assert found.low <= wilson(0.2, 20)[0]
+    assert {name: value.mean for name, value in found.sampled.items()} == pytest.approx(
+        {"avg@2": 0.2, "pass@1": 0.2, "pass@2": 0.4, "majority@2": 0.4}
+    )
+    assert found.outputs == Outputs(2, 15.0, 300, 0.5, 0.0, 0.5, 0.0)
     assert [(verdict.item, verdict.sample) for verdict in found.verdicts] == [
         (item.id, sample) for item in items for sample in range(2)
     ]
@@ -203,7 +208,9 @@ def test_scores_without_the_form_of_answers_are_read(study: Study) -> None:
     written = read_json(path)
     for verdict in written["verdicts"]:
         assert verdict.pop("form") == "text"
+    del written["outputs"], written["sampled"]
     path.write_text(json.dumps(written))
     found = UnitScores.read(path.parent)
     assert found is not None
     assert {verdict.form for verdict in found.verdicts} == {""}
+    assert (found.outputs, found.sampled) == (Outputs(), {})

@@ -64,8 +64,11 @@ def test_every_unit_has_its_completions_and_scores(sweeper_and_root: tuple[Sweep
         assert sorted(path.name for path in folder.iterdir()) == [
             "completions.jsonl",
             "scores.json",
+            "timing.json",
             "unit.json",
         ]
+        assert scores["outputs"]["seconds"] > 0
+        assert scores["outputs"]["total_tokens"] == sum(row["tokens"] for row in rows)
         stored = root / "tiny" / "benchmarks" / f"{name}.jsonl"
         assert [json.loads(line)["id"] for line in stored.read_text().splitlines()] == items
 
