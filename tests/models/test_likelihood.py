@@ -96,5 +96,5 @@ def test_no_probability_is_too_small() -> None:
     forward, reverse = divergences((50 * hidden, -50 * hidden), (kernel, kernel), targets_RT >= 0)
     p, q = logprobs(5 * hidden, 10 * kernel), logprobs(-5 * hidden, 10 * kernel)
     wanted_RT = np.where(targets_RT >= 0, (np.exp(p) * (p - q)).sum(-1), 0)
-    np.testing.assert_allclose(forward, wanted_RT, rtol=1e-5)
+    np.testing.assert_allclose(forward, wanted_RT, rtol=1e-4)
     assert np.isfinite(reverse).all()
