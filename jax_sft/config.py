@@ -12,6 +12,7 @@ Option = bool | int | float | str
 Remat = Literal["none", "minimal", "save_qkv", "save_attention", "offload", "full"]
 OptimizerMemory = Literal["device", "host"]
 ParamDtype = Literal["float32", "bfloat16"]
+Protocol = Literal["standard", "paper"]
 Group = Literal["in_domain", "reasoning", "general", "safety"]
 GROUPS: tuple[Group, ...] = ("in_domain", "reasoning", "general", "safety")
 
@@ -257,6 +258,8 @@ class BenchmarkConfig:
     sampling: Sampling = field(default_factory=Sampling)
     options: dict[str, Option] = field(default_factory=dict)
     """Options of the task, for example the generator of reasoning_gym."""
+    protocol: Protocol = "standard"
+    """How it is asked and read: by our rules, or as the code of arXiv 2604.06628 does it, quirks included."""
 
     def __post_init__(self) -> None:
         """A benchmark that names no task is the task of its name."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from jax_sft.config import Option
+from jax_sft.config import Option, Protocol
 from jax_sft.errors import UsageError
 
 _TRUTHS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
@@ -88,6 +88,10 @@ class JudgeOptions:
     """Time for one verdict; one that takes longer is missing."""
     memory: float = 4.0
     """GB of address space of a process that judges; a verdict that needs more is missing."""
+    protocol: Protocol = "standard"
+    """By which rules to read; `paper` reads as the code of arXiv 2604.06628 does, quirks included."""
+    traps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print also what the paper's protocol, and each of its traps alone, change."""
 
     def check(self) -> None:
         """UsageError naming a flag that is out of range."""

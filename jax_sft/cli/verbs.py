@@ -61,7 +61,15 @@ class SweepHelp(SweepFlags):
 
 
 @dataclass(frozen=True)
-class ScoreHelp(UnitFlags):
+class ScoreFlags(UnitFlags):
+    """Where things lie, which units, and whether to measure the paper's protocol on them."""
+
+    traps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what the paper's protocol, and each of its traps alone, would change; write nothing."""
+
+
+@dataclass(frozen=True)
+class ScoreHelp(ScoreFlags):
     """All that `jax-sft score` understands."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -136,10 +144,15 @@ def sweep(words: list[str], args: list[str]) -> None:
 
 def score(words: list[str], args: list[str]) -> None:
     """Score the stored completions of a study again."""
-    study, flags = _with_evaluation_flags(words[0], args, UnitFlags)
+    study, flags = _with_evaluation_flags(words[0], args, ScoreFlags)
     from jax_sft.evaluation import score as scoring
 
-    scoring.score(study, *chosen_units(study, flags))
+    if flags.traps:
+        from jax_sft.evaluation.traps import measured_traps
+
+        results(120).print(measured_traps(study, *chosen_units(study, flags)))
+    else:
+        scoring.score(study, *chosen_units(study, flags))
 
 
 def judge(words: list[str], args: list[str]) -> None:
@@ -153,7 +166,8 @@ def judge(words: list[str], args: list[str]) -> None:
     from jax_sft.evaluation.judge_cases import judge_cases
 
     cases, out = map(home, words)
-    results(120).print(judge_cases(cases, out, options))
+    for table in judge_cases(cases, out, options):
+        results(120).print(table)
 
 
 def report(words: list[str], args: list[str]) -> None:

@@ -9,10 +9,12 @@ from rich.table import Table
 
 from jax_sft.errors import UsageError
 from jax_sft.evaluation.judging import judge
+from jax_sft.evaluation.traps import add_trap, trap_sizes, traps_table
 from jax_sft.files import numbered_jsonl, refuse_overwriting, write_jsonl
 from jax_sft.options import JudgeOptions
 from jax_sft.responses.workers import Limits, Workers
 from jax_sft.study.records import Finish, Item, Verdict
+from jax_sft.tasks.protocols import reading_traps
 from jax_sft.tasks.task import get_task
 
 _KINDS = {"task": str, "reference": dict, "completion": str, "finish": str}
@@ -38,22 +40,29 @@ class Case:
         return item, self.values["completion"], self.values["finish"]
 
 
-def judge_cases(cases: epath.PathLike, out: epath.PathLike, options: JudgeOptions) -> Table:
+def judge_cases(cases: epath.PathLike, out: epath.PathLike, options: JudgeOptions) -> list[Table]:
     """Write the lines {id, task, reference, completion, finish} of `cases` to `out`, their verdicts added.
 
     What is added is metrics, answered, answer and form; without a verdict (the judge ran out of time or died)
-    metrics is empty. The table has a line a task. UsageError, with file and line, for what cannot be judged.
+    metrics is empty. The first table has a line a task; a second, where asked for, the sizes of the paper's
+    traps. UsageError, with file and line, for what cannot be judged.
     """
     refuse_overwriting([out], [cases])
     read = list(_read(cases))
     verdicts: dict[int, Verdict | None] = {}
+    sizes = traps_table("task")
     with Workers(Limits(options.workers, options.seconds, options.memory)) as workers:
         for task in dict.fromkeys(case.task for case in read):
             of_task = [case for case in read if case.task == task]
-            found = judge(task, [case.asked for case in of_task], workers)
+            asked = [case.asked for case in of_task]
+            on = reading_traps(task) if options.protocol == "paper" else ()
+            found = judge(task, asked, workers, on)
+            if options.traps and reading_traps(task):
+                for size in trap_sizes(task, asked, workers):
+                    add_trap(sizes, size, task)
             verdicts |= {case.line: verdict for case, verdict in zip(of_task, found, strict=True)}
     write_jsonl(out, ({**case.values, **_as_row(verdicts[case.line])} for case in read))
-    return _table(read, verdicts)
+    return [_table(read, verdicts), *([sizes] if options.traps else [])]
 
 
 def _read(path: epath.PathLike) -> Iterator[Case]:

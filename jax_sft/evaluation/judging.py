@@ -1,11 +1,12 @@
 """Verdicts on completions: in this process, or in others within limits where a judge may hang or crash."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from jax_sft.config import EvaluationConfig
 from jax_sft.responses import sandbox
 from jax_sft.responses.workers import Limits, Workers, run_here
 from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.protocols import PaperRules
 from jax_sft.tasks.task import get_task
 
 Asked = tuple[Item, str, str]
@@ -29,15 +30,19 @@ def check_sandbox(task_name: str, allow_unsandboxed_code: bool) -> None:
         sandbox.require()
 
 
-def judge(task_name: str, asked: Iterable[Asked], workers: Workers) -> list[Verdict | None]:
+def judge(
+    task_name: str, asked: Iterable[Asked], workers: Workers, traps: Collection[str] = ()
+) -> list[Verdict | None]:
     """A task's verdict on each completion, in order; None where its judge ran out of time, raised or died.
 
-    JaxSftError when the task needs a sandbox that cannot be had.
+    `traps` are those of the paper's protocol that are on. JaxSftError when the task needs a sandbox that
+    cannot be had.
     """
     task = get_task(task_name)
     check_sandbox(task_name, workers.limits.allow_unsandboxed_code)
+    verdict = PaperRules(task_name, tuple(traps), task.verdict).verdict if traps else task.verdict
     if task.isolated:
-        outcomes = workers.run(task.verdict, asked, task.warm, task.verdict_seconds)
+        outcomes = workers.run(verdict, asked, task.warm, task.verdict_seconds)
     else:
-        outcomes = run_here(task.verdict, asked)
+        outcomes = run_here(verdict, asked)
     return [verdict if outcome == "done" else None for outcome, verdict in outcomes]

@@ -11,8 +11,9 @@ from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
-from jax_sft.evaluation.judging import judge, scorers
+from jax_sft.evaluation.judging import Asked, judge, scorers
 from jax_sft.evaluation.outputs import measure_outputs, read_seconds
+from jax_sft.evaluation.settings import check_protocol
 from jax_sft.responses.thinking import reopened
 from jax_sft.responses.workers import Workers
 from jax_sft.statistics.intervals import estimate
@@ -31,6 +32,7 @@ from jax_sft.study.records import (
     read_completions,
     short_hash,
 )
+from jax_sft.tasks.protocols import reading_traps
 from jax_sft.tasks.task import get_task, group_of, scorer_of
 from jax_sft.terminal import results
 
@@ -68,18 +70,10 @@ def score_units(
     only: Collection[Unit] | None = None,
 ) -> tuple[list[UnitScores], list[str]]:
     """What `score` does, with what could not be scored told instead of raised; `only` bounds the units."""
-    for run in runs or ():
-        if run not in {known.name for known in study.runs}:
-            raise UsageError(f"study {study.name}: no run {run!r}")
-    for name in benchmarks or ():
-        find_benchmark(study, name)
     units = [
-        (run, step, name)
-        for run, step, name in _complete_units(study)
-        if (not runs or run in runs)
-        and (not steps or step in steps)
-        and (not benchmarks or name in benchmarks)
-        and (only is None or (run, step, name) in only)
+        unit
+        for unit in units_with_completions(study, runs, steps, benchmarks)
+        if only is None or unit in only
     ]
     presences = {run: Presence(study, run) for run, _, _ in units}
     scored, problems = [], []
@@ -105,15 +99,10 @@ def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
     """
     run, step, name = present.run, present.step, present.benchmark
     folder, config = unit_folder(study, run, step, name), find_benchmark(study, name)
-    if stale := present.staleness(folder):
-        raise JaxSftError(f"{folder}: {stale}; run the sweep again")
-    items = stored_items(study, name)
-    lines = whole_completions(folder, items, config.samples)
-    by_id = {item.id: item for item in items}
-    opened = present.record is not None and present.record.opens_thinking
-    texts = [reopened(line.completion, line.finish) if opened else line.completion for line in lines]
-    asked = [(by_id[line.item], text, line.finish) for line, text in zip(lines, texts, strict=True)]
-    verdicts = judge(config.task, asked, workers)
+    check_protocol(folder, config)
+    asked, lines, items = asked_of_unit(study, present)
+    traps = reading_traps(config.task) if config.protocol == "paper" else ()
+    verdicts = judge(config.task, asked, workers, traps)
     scores = UnitScores(
         study=study.name,
         run=run,
@@ -122,10 +111,29 @@ def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
         completions_hash=short_hash(completions_file(folder).read_bytes()),
         items_hash=items_hash(items),
         scorer=scorer_of(config),
-        outputs=measure_outputs(lines, texts, read_seconds(folder)),
+        outputs=measure_outputs(lines, [text for _, text, _ in asked], read_seconds(folder)),
     )
     scores.write(folder)
     return scores
+
+
+def asked_of_unit(study: Study, present: Present) -> tuple[list[Asked], list[CompletionLine], list[Item]]:
+    """What a judge is given of a unit, with the stored completions that it is of, and all items.
+
+    JaxSftError as for `score_unit`.
+    """
+    folder = unit_folder(study, present.run, present.step, present.benchmark)
+    if stale := present.staleness(folder):
+        raise JaxSftError(f"{folder}: {stale}; run the sweep again")
+    items = stored_items(study, present.benchmark)
+    lines = whole_completions(folder, items, find_benchmark(study, present.benchmark).samples)
+    by_id = {item.id: item for item in items}
+    opened = present.record is not None and present.record.opens_thinking
+    texts = [reopened(line.completion, line.finish) if opened else line.completion for line in lines]
+    asked: list[Asked] = [
+        (by_id[line.item], text, line.finish) for line, text in zip(lines, texts, strict=True)
+    ]
+    return asked, lines, items
 
 
 def whole_completions(folder: epath.PathLike, items: Sequence[Item], samples: int) -> list[CompletionLine]:
@@ -226,6 +234,27 @@ def score_table(scores: Sequence[UnitScores]) -> Table:
             f"{100 * unit.no_answer_rate:.0f}%{failures}",
         )
     return table
+
+
+def units_with_completions(
+    study: Study,
+    runs: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    benchmarks: Sequence[str] | None = None,
+) -> list[Unit]:
+    """The chosen units whose completions are all there; UsageError for a name that the study lacks."""
+    for run in runs or ():
+        if run not in {known.name for known in study.runs}:
+            raise UsageError(f"study {study.name}: no run {run!r}")
+    for name in benchmarks or ():
+        find_benchmark(study, name)
+    return [
+        (run, step, name)
+        for run, step, name in _complete_units(study)
+        if (not runs or run in runs)
+        and (not steps or step in steps)
+        and (not benchmarks or name in benchmarks)
+    ]
 
 
 def _complete_units(study: Study) -> Iterator[Unit]:

@@ -5,11 +5,21 @@ Settings that came after the first version are kept only where they matter, so t
 
 import json
 
+from etils import epath
+
 from jax_sft.config import BenchmarkConfig, EvaluationConfig
+from jax_sft.errors import UsageError
 from jax_sft.generation.sampling import SAMPLER
+from jax_sft.study.records import UnitRecord
 
 Settings = dict[str, int | float | str]
-AS_BEFORE: Settings = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": "", "sampler": 1}
+AS_BEFORE: Settings = {
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "stop": "",
+    "sampler": 1,
+    "protocol": "standard",
+}
 """What a record means that does not name a setting."""
 
 
@@ -21,6 +31,7 @@ def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Sett
         "frequency_penalty": sampling.frequency_penalty,
         "stop": json.dumps(sampling.stop, ensure_ascii=False) if sampling.stop else "",
         "sampler": SAMPLER if sampling.temperature > 0 else 1,  # greedy ones are the same by every sampler
+        "protocol": benchmark.protocol,
     }
     return {
         "max_new_tokens": benchmark.max_new_tokens,
@@ -32,6 +43,17 @@ def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Sett
         "compute_dtype": evaluation.compute_dtype,
         **{name: value for name, value in later.items() if value != AS_BEFORE[name]},
     }
+
+
+def check_protocol(folder: epath.PathLike, benchmark: BenchmarkConfig) -> None:
+    """UsageError when a unit was drawn by another protocol than its benchmark has: no curve holds both."""
+    record = UnitRecord.read(folder)
+    stored = {} if record is None else {"protocol": record.settings.get("protocol", "standard")}
+    if stored and (changed := changed_setting(stored, {"protocol": benchmark.protocol})):
+        raise UsageError(
+            f"{folder}: was drawn with {changed}; one curve holds one protocol: restore it, or give the "
+            "benchmark another name"
+        )
 
 
 def changed_setting(stored: Settings, wanted: Settings) -> str:

@@ -123,6 +123,18 @@ def equal(gold: str, answer: str) -> bool:
     return bool(parsed) and _verified(list(_parsed_gold(wanted)), parsed)
 
 
+def equal_by_defaults(gold: str, said: str) -> bool:
+    """Whether math-verify, by its defaults and by nothing else, takes a whole text for the right one.
+
+    A right text without a box is put into one. What cannot be read is wrong.
+    """
+    from math_verify import parse, verify
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    wanted = parse(gold if "boxed" in gold else f"\\boxed{{{gold}}}", parsing_timeout=0)
+    return bool(verify(wanted, parse(said, parsing_timeout=0), timeout_seconds=None))
+
+
 def warm() -> None:
     """Import and exercise math-verify, which takes seconds, before any answer is timed."""
     equal("x+1", "1+x")

@@ -6,6 +6,7 @@ from jax_sft.config import BenchmarkConfig
 from jax_sft.errors import UsageError
 from jax_sft.study.records import Item
 from jax_sft.tasks.mathematics import Math500
+from jax_sft.tasks.protocols import asked
 from jax_sft.tasks.tables import table, text
 from jax_sft.tasks.task import register, user
 
@@ -32,7 +33,7 @@ class Competition(Math500):
             gold = answer.strip().removesuffix(".0")
             if not gold.lstrip("-").isdecimal():
                 raise UsageError(f"{where}: the answer must be a whole number, found {answer[:40]!r}")
-            prompt = f"{problem}\n{instruction}".strip()
+            prompt = asked(config, f"{problem}\n{instruction}".strip(), question=problem)
             items.append(Item(f"{config.task}-{number}", user(prompt), {"answer": str(int(gold))}))
         return items
 

@@ -8,6 +8,7 @@ from jax_sft.errors import UsageError
 from jax_sft.responses.thinking import visible
 from jax_sft.responses.words import word
 from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.protocols import asked
 from jax_sft.tasks.tables import table, text
 from jax_sft.tasks.task import Task, exact, register, user
 
@@ -41,21 +42,19 @@ class HaluEval(Task):
         for number, (where, row) in enumerate(rows, start=1):
             made_up = bool(hashlib.sha256(f"{kind} {number} {seed}".encode()).digest()[0] % 2)
             shown = "hallucinated" if made_up else "right"
-            parts = [
-                f"{title}: {text(row, column.format(shown), where).strip()}" for title, column in _PARTS[kind]
-            ]
+            values = [text(row, column.format(shown), where).strip() for _, column in _PARTS[kind]]
+            parts = [f"{title}: {value}" for (title, _), value in zip(_PARTS[kind], values, strict=True)]
             judged = _PARTS[kind][-1][0].lower()
             question = (
                 f"Does the {judged} hold information that is made up, or that the rest does not support? "
                 "Please reason step by step, and put your answer, Yes or No, within \\boxed{}."
             )
-            items.append(
-                Item(
-                    f"halueval-{kind}-{number}",
-                    user("\n\n".join([*parts, question])),
-                    {"answer": ANSWERS[0] if made_up else ANSWERS[1]},
-                )
+            names = [column for _, column in _PARTS[kind][:-1]] + ["judged"]
+            prompt = asked(
+                config, "\n\n".join([*parts, question]), kind, **dict(zip(names, values, strict=True))
             )
+            reference = {"answer": ANSWERS[0] if made_up else ANSWERS[1]}
+            items.append(Item(f"halueval-{kind}-{number}", user(prompt), reference))
         return items
 
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:

@@ -8,6 +8,7 @@ from jax_sft.errors import UsageError
 from jax_sft.responses.instructions.check import fault, follows, follows_loosely
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.protocols import asked
 from jax_sft.tasks.tables import table, text
 from jax_sft.tasks.task import Task, column, register, user
 
@@ -43,7 +44,7 @@ class IFEval(Task):
             reference = {"instructions": _instructions(row, where)}
             self.check(reference, where)
             name, prompt = f"ifeval-{text(row, 'key', where)}", text(row, "prompt", where)
-            items.append(Item(name, user(prompt), reference))
+            items.append(Item(name, user(asked(config, prompt, question=prompt)), reference))
         return items
 
     def check(self, reference: Mapping[str, Any], where: str) -> None:

@@ -21,6 +21,7 @@ from jax_sft.responses.sandbox import ProgramLimits, Ran, run
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.code import ANSWER_LENGTH, UNANSWERED, Functions
+from jax_sft.tasks.protocols import asked
 from jax_sft.tasks.tables import table, text
 from jax_sft.tasks.task import register, user
 
@@ -55,6 +56,7 @@ _BEFORE = "\n".join(
     ]
 )
 _RESULT = "\x1eresult "
+_TESTS = {"standard": ("public_test_cases", "private_test_cases"), "paper": ("private_test_cases",)}
 _CALL = """
 import json as _json, sys as _sys
 _call = getattr(Solution(), {name!r}) if "Solution" in globals() else globals()[{name!r}]
@@ -82,7 +84,7 @@ class LiveCodeBench(Functions):
             name, question = text(row, "question_id", where), text(row, "question_content", where)
             tests = [
                 test
-                for field in ("public_test_cases", "private_test_cases")
+                for field in _TESTS[config.protocol]
                 for test in _tests(row.get(field), f"{where}: {field}")
             ]
             kinds = {test["testtype"] for test in tests}
@@ -96,7 +98,9 @@ class LiveCodeBench(Functions):
                 "function": function,
                 "difficulty": str(row.get("difficulty") or ""),
             }
-            items.append(Item(name, user(_prompt(instruction, question, starter)), reference))
+            standard = _prompt(instruction, question, starter)
+            prompt = asked(config, standard, next(iter(kinds)), question=question)
+            items.append(Item(name, user(prompt), reference))
         return items
 
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:

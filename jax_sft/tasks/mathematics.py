@@ -9,6 +9,7 @@ from jax_sft.files import read_jsonl
 from jax_sft.responses import mathematics
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.protocols import asked
 from jax_sft.tasks.task import Task, column, register, source_file, user
 
 REMEDY = "make it from math_splits/test.jsonl of github.com/openai/prm800k"
@@ -38,8 +39,10 @@ class Math500(Task):
             problem, answer = column(row, "problem", where), column(row, "answer", where)
             reference = {"answer": str(answer), "level": row.get("level"), "subject": row.get("subject")}
             self.check(reference, where)
-            name = str(row.get("unique_id", f"math500-{number}"))
-            items.append(Item(name, user(f"{problem}\n{instruction}".strip()), reference))
+            if config.protocol == "paper" and row.get("solution"):
+                reference["solution"] = str(row["solution"])
+            prompt = asked(config, f"{problem}\n{instruction}".strip(), question=str(problem))
+            items.append(Item(str(row.get("unique_id", f"math500-{number}")), user(prompt), reference))
         return items
 
     def check(self, reference: Mapping[str, Any], where: str) -> None:

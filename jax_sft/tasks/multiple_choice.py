@@ -15,6 +15,7 @@ from jax_sft.responses.thinking import visible
 from jax_sft.responses.words import quoted
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.choices import CommonsenseQA
+from jax_sft.tasks.protocols import asked, salted_seeds
 from jax_sft.tasks.tables import table, text
 from jax_sft.tasks.task import column, exact, register, source_file, user
 
@@ -55,14 +56,25 @@ class Lettered(CommonsenseQA):
         return exact(found, found is not None and found.text == reference["answer"])
 
     def shuffled(
-        self, name: str, question: str, options: Sequence[str], config: BenchmarkConfig, where: str
+        self,
+        name: str,
+        question: str,
+        options: Sequence[str],
+        config: BenchmarkConfig,
+        where: str,
+        drawn_by: int | None = None,
     ) -> Item:
-        """An item whose options, the right one first, are put in an order drawn by its name and the seed."""
+        """An item whose options, the right one first, are in an order drawn by its name and the seed.
+
+        Or by the number `drawn_by`, where there is one.
+        """
         given = self.options(config)
         order = list(range(len(options)))
-        random.Random(f"{name} {given['seed']}").shuffle(order)
+        random.Random(f"{name} {given['seed']}" if drawn_by is None else drawn_by).shuffle(order)
         texts = [options[place].strip() for place in order]
-        prompt = lettered(question, texts, given["instruction"])
+        in_a_line = ", ".join(f"{LETTERS[place]}) {option}" for place, option in enumerate(texts))
+        standard = lettered(question, texts, given["instruction"])
+        prompt = asked(config, standard, question=question, options=in_a_line)
         return self.item(name, prompt, texts, LETTERS[order.index(0)], where)
 
 
@@ -125,7 +137,13 @@ class MmluPro(Lettered):
             categories.add(text(row, "category", where))
             if options["category"] in ("", row["category"]):
                 texts = [str(option).strip() for option in column(row, "options", where)]
-                prompt = lettered(text(row, "question", where), texts, options["instruction"])
+                question = text(row, "question", where)
+                prompt = asked(
+                    config,
+                    lettered(question, texts, options["instruction"]),
+                    question=question,
+                    options=lettered("", texts),
+                )
                 name = f"mmlu_pro-{text(row, 'question_id', where)}"
                 items.append(self.item(name, prompt, texts, text(row, "answer", where), where))
         if not items:
@@ -140,10 +158,11 @@ class MmluPro(Lettered):
 class Gpqa(Lettered):
     """GPQA-Diamond: 198 questions by experts (Rein et al. 2023, arXiv 2311.12022), which the user brings.
 
-    The order of the options is drawn by the question and `seed`: the same in every process.
+    The order of the options is drawn by the question and `seed`: the same in every process. By the protocol
+    `paper` it is the one that Python's hash of the question gives where PYTHONHASHSEED is `hash_seed`.
     """
 
-    defaults: ClassVar = {"instruction": INSTRUCTION, "seed": 0}
+    defaults: ClassVar = {"instruction": INSTRUCTION, "seed": 0, "hash_seed": 0}
 
     def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The rows {Question, Correct Answer, Incorrect Answer 1, 2 and 3, Record ID} of a file."""
@@ -152,12 +171,16 @@ class Gpqa(Lettered):
             "there; its authors ask that nobody publish the questions in plain text"
         )
         columns = ("Correct Answer", *(f"Incorrect Answer {number}" for number in (1, 2, 3)))
+        rows = list(table(config, data_root, "benchmarks/gpqa_diamond.csv", remedy))
+        questions = tuple(text(row, "Question", where) for where, row in rows)
+        seeds: Sequence[int | None] = [None] * len(rows)
+        if config.protocol == "paper":
+            seeds = salted_seeds(questions, self.options(config)["hash_seed"])
         items = []
-        rows = table(config, data_root, "benchmarks/gpqa_diamond.csv", remedy)
-        for number, (where, row) in enumerate(rows, start=1):
+        for number, ((where, row), question, seed) in enumerate(zip(rows, questions, seeds, strict=True), 1):
             options = [text(row, name, where) for name in columns]
             name = f"gpqa-{row.get('Record ID') or number}"
-            items.append(self.shuffled(name, text(row, "Question", where), options, config, where))
+            items.append(self.shuffled(name, question, options, config, where, seed))
         return items
 
 

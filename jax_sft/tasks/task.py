@@ -18,7 +18,9 @@ from jax_sft.errors import UsageError
 from jax_sft.files import under
 from jax_sft.options import fitting
 from jax_sft.responses.answers import Answer
+from jax_sft.study.document import suggestion
 from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.protocols import check_protocol
 
 
 class Task(ABC):
@@ -121,14 +123,16 @@ def get_task(name: str) -> Task:
     """The task of that name; UsageError listing the names. Imports only what the task needs."""
     modules = task_modules()
     if name not in modules:
-        raise UsageError(f"unknown task {name!r}; known: {', '.join(modules)}")
+        close = suggestion(name, list(modules))
+        raise UsageError(f"unknown task {name!r}{close}; known: {', '.join(modules)}")
     importlib.import_module(modules[name])
     return _CLASSES[name]()
 
 
 def scorer_of(config: BenchmarkConfig) -> str:
     """The rules that judge a benchmark, with the versions of the task and of what all tasks share."""
-    return f"{config.task} {get_task(config.task).version}.{RULES_VERSION}"
+    protocol = "" if config.protocol == "standard" else f" {config.protocol}"
+    return f"{config.task} {get_task(config.task).version}.{RULES_VERSION}{protocol}"
 
 
 def group_of(config: BenchmarkConfig) -> Group:
@@ -138,6 +142,7 @@ def group_of(config: BenchmarkConfig) -> Group:
 
 def load_items(config: BenchmarkConfig, data_root: str) -> list[Item]:
     """The items of a benchmark, cut to `config.limit`; UsageError when there are none or ids repeat."""
+    check_protocol(config)
     items = get_task(config.task).items(config, data_root)
     if not items:
         raise UsageError(f"benchmark {config.name}: holds no items")

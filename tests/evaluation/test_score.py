@@ -169,7 +169,7 @@ def test_a_verdict_that_could_not_be_had_is_missing_and_never_zero(
     lost: set[str] = {item.id for item in items if item.reference["task"] in ("harmful", "weapon")}
     kept = min(lost)
 
-    def lose(task: str, asked: list[Any], workers: Any) -> list[Verdict | None]:
+    def lose(task: str, asked: list[Any], workers: Any, traps: Any) -> list[Verdict | None]:
         verdicts = judge(task, asked, workers)
         return [None if one[0].id in lost else found for one, found in zip(asked, verdicts, strict=True)]
 
