@@ -7,6 +7,7 @@ axes each is split. Parameters are sharded over `fsdp` and `sequence` along thei
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -179,3 +180,10 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, P(*(RULES[axis] if axis else None for axis in axes)))
+
+
+def split_over(compute: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`compute` on what each device of the mesh that is set holds of its arguments, as the specs say."""
+    if alone():
+        return compute
+    return jax.shard_map(compute, in_specs=in_specs, out_specs=out_specs, check_vma=False)

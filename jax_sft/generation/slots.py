@@ -18,7 +18,7 @@ from jax_sft.config import ModelConfig
 from jax_sft.generation.sampling import SlotSampling, choose, log_probability, penalise
 from jax_sft.models import Params
 from jax_sft.models.attention import Cached
-from jax_sft.models.decoder import forward_token, logits, prefill_rows
+from jax_sft.models.decoder import forward_cached, logits, prefill_rows
 from jax_sft.models.kv_cache import KVCache, insert, make_cache
 from jax_sft.packed import Rows
 from jax_sft.sharding import BATCH_AXES
@@ -179,8 +179,9 @@ def decode(
         i, slots, made = carry
         at = slots.progress
         contexts = [Cached(layer, at.position_B) for layer in slots.cache]
-        hidden_BD, cache = forward_token(params, config, at.token_B, at.position_B, contexts, dtype)
-        token_B, logprob_B = next_token(logits(params, config, hidden_BD), at)
+        new = at.token_B[:, None], at.position_B[:, None]
+        hidden_B1D, cache = forward_cached(params, config, *new, contexts, dtype)
+        token_B, logprob_B = next_token(logits(params, config, hidden_B1D[:, 0]), at)
         made = Made(
             jax.lax.dynamic_update_slice(made.tokens_BC, token_B[:, None], (0, i)),
             jax.lax.dynamic_update_slice(made.logprobs_BC, logprob_B[:, None], (0, i)),

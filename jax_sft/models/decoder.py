@@ -1,10 +1,10 @@
 """One decoder-only transformer for every family, use and size.
 
 RMSNorm, rotary positions, grouped-query attention with optional q/k norm and biases, SwiGLU, optionally
-tied embeddings. Parameters are stacked over layers. `forward_rows` runs packed rows (training, scoring), and
-`prefill_rows` keeps their keys and values, both scanning the layers; `forward_token` runs one token a slot
-(decode), unrolled. What tokens attend to is a context (`models.attention`): one for all layers of rows, one
-for each layer of a token.
+tied embeddings. Parameters are stacked over layers. `forward_rows` runs packed rows (training, scoring),
+scanning the layers; `forward_cached` runs new tokens of sequences whose earlier ones are kept in pages, to
+decode and to prefill, unrolled. What tokens attend to is a context (`models.attention`, `models.paged`): one
+for all layers of rows, one for each layer of pages.
 """
 
 import math
@@ -260,24 +260,39 @@ def prefill_rows(
     return Decoder(config, dtype).apply({"params": params}, rows, Prefill(rows.segments))
 
 
-def forward_token(
+def forward_cached(
     params: Params,
     config: ModelConfig,
-    token_B: jax.Array,
-    position_B: jax.Array,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
     contexts: Sequence[Context],
     dtype: Any,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    """Final hidden state [B, D] of one new token a sequence, and what each layer's context keeps."""
-    x_B1D = params["embed"]["embedding"].astype(dtype)[token_B[:, None]]
-    rope = rope_tables(position_B[:, None], config)
+    """Final hidden states [B, T, D] of new tokens of sequences, and what each layer's context keeps.
+
+    The layers' parameters are stacked, as everywhere, or parted (`part_layers`).
+    """
+    x_BTD = params["embed"]["embedding"].astype(dtype)[tokens_BT]
+    rope = rope_tables(positions_BT, config)
     kept = []
     for layer, context in enumerate(contexts):
-        weights = jax.tree.map(lambda stacked, i=layer: stacked[i], params[LAYERS])
-        x_B1D, of_layer = Block(config).apply({"params": weights}, x_B1D, rope, context)
+        x_BTD, of_layer = Block(config).apply({"params": of_layers(params, layer)}, x_BTD, rope, context)
         kept.append(of_layer)
-    norm = RMSNorm(config.norm_eps)
-    return norm.apply({"params": params["final_norm"]}, x_B1D)[:, 0], tuple(kept)
+    return RMSNorm(config.norm_eps).apply({"params": params["final_norm"]}, x_BTD), tuple(kept)
+
+
+def of_layers(params: Params, layer: int) -> Params:
+    """The parameters of one layer."""
+    layers = params[LAYERS]
+    return layers[layer] if isinstance(layers, tuple) else jax.tree.map(lambda x: x[layer], layers)
+
+
+def part_layers(params: Params, config: ModelConfig) -> Params:
+    """The same parameters with those of each layer in arrays of their own.
+
+    In a loop over tokens a CPU copies each layer's weights out of stacked ones for every token.
+    """
+    return {**params, LAYERS: tuple(of_layers(params, layer) for layer in range(config.num_layers))}
 
 
 def logits(params: Params, config: ModelConfig, hidden_xD: jax.Array) -> jax.Array:

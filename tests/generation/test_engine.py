@@ -15,7 +15,7 @@ from jax_sft.generation.engine import Engine
 from jax_sft.generation.schedule import bucket
 from jax_sft.generation.slots import Slots
 from jax_sft.models.attention import Cached
-from jax_sft.models.decoder import forward_token
+from jax_sft.models.decoder import forward_cached
 from jax_sft.models.kv_cache import LayerCache, append, insert
 from jax_sft.sharding import make_mesh
 from tests.generation.tiny import (
@@ -122,8 +122,13 @@ def test_a_slot_is_computed_bit_for_bit_the_same_wherever_it_lies() -> None:
     token_B = rng.integers(0, MODEL.vocab_size, B).astype(np.int32)
     position_B = rng.integers(0, CONTEXT, B).astype(np.int32)
     step = jax.jit(
-        lambda token_B, position_B, cache: forward_token(
-            weights, MODEL, token_B, position_B, [Cached(x, position_B) for x in cache], jnp.float32
+        lambda token_B, position_B, cache: forward_cached(
+            weights,
+            MODEL,
+            token_B[:, None],
+            position_B[:, None],
+            [Cached(x, position_B) for x in cache],
+            jnp.float32,
         )
     )
     hidden_BD, after = step(token_B, position_B, cache)

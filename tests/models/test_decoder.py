@@ -12,8 +12,8 @@ from jax_sft.config import ModelConfig, Remat, replace
 from jax_sft.models.attention import QUERY_CHUNK, Cached
 from jax_sft.models.decoder import (
     Params,
+    forward_cached,
     forward_rows,
-    forward_token,
     init_params,
     logits,
     prefill_rows,
@@ -94,7 +94,9 @@ def decode_token(
 ) -> tuple[jax.Array, KVCache]:
     """Hidden states [B, D] of one more token in each slot, and the cache with it."""
     contexts = [Cached(layer, position_B) for layer in cache]
-    return forward_token(params, config, token_B, position_B, contexts, jnp.float32)
+    new = token_B[:, None], position_B[:, None]
+    hidden_B1D, kept = forward_cached(params, config, *new, contexts, jnp.float32)
+    return hidden_B1D[:, 0], kept
 
 
 def layers(kept: LayerCache) -> list[LayerCache]:

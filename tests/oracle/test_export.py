@@ -13,7 +13,7 @@ import transformers
 
 from jax_sft.config import ModelConfig, TokensConfig
 from jax_sft.models.attention import Cached
-from jax_sft.models.decoder import forward_token, logits, prefill_rows
+from jax_sft.models.decoder import forward_cached, logits, prefill_rows
 from jax_sft.models.kv_cache import KVCache, LayerCache
 from jax_sft.models.weights.read import load_pretrained
 from jax_sft.models.weights.write import write_huggingface
@@ -45,7 +45,9 @@ def greedy(params: dict, config: ModelConfig) -> list[int]:
     @jax.jit
     def step(token_1: jax.Array, position_1: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
         contexts = [Cached(layer, position_1) for layer in cache]
-        return forward_token(params, config, token_1, position_1, contexts, jnp.float32)
+        new = token_1[:, None], position_1[:, None]
+        hidden_11D, kept = forward_cached(params, config, *new, contexts, jnp.float32)
+        return hidden_11D[:, 0], kept
 
     token_1 = logits(params, config, hidden_1TD[:, -1]).argmax(-1)
     tokens = [int(token_1[0])]
