@@ -285,9 +285,10 @@ class EvaluationConfig:
     seed: int = 0
     """Seeds sampling; a completion depends on it, the snapshot, the item and the sample alone."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    loop_tokens: int = 512
+    """End completions whose last tokens, so many at least, are one repetition (`finish` loop); 0: never."""
     penalties: bool = False
-    """Count the tokens of every completion on the device (slots x vocabulary x 2 bytes), for the penalties of
-    `sampling`."""
+    """Count tokens on the device, as penalties of `sampling` need it: slots x vocabulary x 2 bytes."""
     workers: int = 2
     """Processes that judge completions."""
     scorer_seconds: float = 5.0

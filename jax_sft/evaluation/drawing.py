@@ -26,7 +26,9 @@ def draw_run(study: Study, work: Work, console: Console, give_up: Callable[[str]
 
 def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, console: Console) -> None:
     """Draw with the weights that are loaded; however it ends, what was drawn is on disk."""
-    asked = [(unit, request, item) for unit in units for request, item in unit.requests()]
+    asked = [
+        (unit, request, item) for unit in units for request, item in unit.requests(work.tokenizer.decode)
+    ]
     owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
     answers = work.engine.generate((request for _, request, _ in asked), seed)
     clock = Clock()
@@ -47,5 +49,5 @@ def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, c
 
 
 def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:
-    text = tokenizer.decode(list(completion.tokens))
+    text = tokenizer.decode(list(completion.tokens)) if completion.text is None else completion.text
     return CompletionLine(item, sample, text, completion.token_count, completion.finish)

@@ -19,8 +19,15 @@ AS_BEFORE: Settings = {
     "stop": "",
     "sampler": 1,
     "protocol": "standard",
+    "loop_tokens": 0,
 }
 """What a record means that does not name a setting."""
+
+
+def loop_tokens(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> int:
+    """Tokens of an exact repetition that end a completion of the benchmark; 0 where that cannot happen."""
+    possible = benchmark.protocol == "standard" and evaluation.loop_tokens < benchmark.max_new_tokens
+    return evaluation.loop_tokens if possible else 0
 
 
 def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Settings:
@@ -32,6 +39,7 @@ def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Sett
         "stop": json.dumps(sampling.stop, ensure_ascii=False) if sampling.stop else "",
         "sampler": SAMPLER if sampling.temperature > 0 else 1,  # greedy ones are the same by every sampler
         "protocol": benchmark.protocol,
+        "loop_tokens": loop_tokens(benchmark, evaluation),
     }
     return {
         "max_new_tokens": benchmark.max_new_tokens,

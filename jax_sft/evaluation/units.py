@@ -7,7 +7,7 @@ from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Run, Study
 from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
 from jax_sft.evaluation.prompts import Prompts
-from jax_sft.evaluation.settings import drawn_with
+from jax_sft.evaluation.settings import drawn_with, loop_tokens
 from jax_sft.generation.backend import Backend, Request
 from jax_sft.study.folder import aside_folder, unit_folder, unit_folders
 from jax_sft.study.provenance import Present
@@ -22,13 +22,22 @@ class UnitToDraw:
     benchmark: BenchmarkConfig
     file: CompletionsFile
     prompts: Prompts
+    loop_tokens: int
 
-    def requests(self) -> Iterator[tuple[Request, str]]:
+    def requests(self, decode: Callable[[list[int]], str]) -> Iterator[tuple[Request, str]]:
         """The missing completions, each with its item; the ids keep apart what several benchmarks ask."""
         b = self.benchmark
         for item, sample in self.file.missing():
-            prompt = self.prompts[item]
-            yield Request(f"{b.name}/{item}", sample, prompt, b.max_new_tokens, b.sampling), item
+            request = Request(
+                f"{b.name}/{item}",
+                sample,
+                self.prompts[item],
+                b.max_new_tokens,
+                b.sampling,
+                loop_tokens=self.loop_tokens,
+                decode=decode,
+            )
+            yield request, item
 
 
 @dataclass
@@ -51,7 +60,7 @@ def find_unit(
     hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
     record = present.as_unit(drawn_with(b, study.evaluation), hashes)
     file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, say)
-    return UnitToDraw(b, file, prompts)
+    return UnitToDraw(b, file, prompts, loop_tokens(b, study.evaluation))
 
 
 def check_drawn(study: Study, b: BenchmarkConfig) -> None:

@@ -1,6 +1,6 @@
 """What answers requests: our own engine, or another. The words that both sides share."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +25,12 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     logprobs: bool = False
     """Whether the log-probability of each new token is wanted."""
+    loop_tokens: int = 0
+    """End it when its last tokens, so many at least, are one repetition (generation/loops.py); 0: never."""
+    decode: Callable[[list[int]], str] | None = field(default=None, compare=False, repr=False)
+    """The text of tokens, in which a backend that sees no text finds the stop texts."""
+    listen: Callable[[Sequence[int]], None] | None = field(default=None, compare=False, repr=False)
+    """Told of new tokens as they come, the closing stop token among them."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     """Of each token generated, the stop token among them, by the model itself: without temperature, penalties
     and filters. Empty when not wanted."""
+    text: str | None = None
+    """Where a stop text ended it: what stands before that. Otherwise the text is that of the tokens."""
 
 
 class Backend(Protocol):

@@ -28,7 +28,9 @@ from jax_sft.generation.slots import (
     refill,
     slot_formats,
     slot_shardings,
+    stop_slots,
 )
+from jax_sft.generation.watch import Watch
 from jax_sft.models import Params
 from jax_sft.models.params import abstract_params
 from jax_sft.sharding import GENERATION_RULES, batch_sharding, replicated, shardings_of
@@ -75,6 +77,9 @@ class Engine:
             out_shardings=(in_slots, whole),
             donate_argnums=1,
         )
+        self._stop = jax.jit(
+            stop_slots, in_shardings=(in_slots, self._rows), out_shardings=in_slots, donate_argnums=0
+        )
         self._refill = jax.jit(
             refill_slots,
             in_shardings=(in_params, in_slots, self._rows),
@@ -120,6 +125,7 @@ class Engine:
         asked = tuple(requests)
         for request in asked:
             check(request, self.evaluation.context, self.model.vocab_size)
+            Watch(request)
             if penalises(request.sampling) and not self.evaluation.penalties:
                 raise UsageError(f"item {request.id}: penalties need evaluation.penalties; set it to True")
         schedule = Schedule(asked, self.slots, self.prefill_rows, self.evaluation.context, self.stop_ids)
@@ -136,6 +142,8 @@ class Engine:
                 while admission := schedule.admit():
                     orders = make_orders(admission, self.slots, self.prefill_rows, seed)
                     slots = self._refill(params, slots, jax.device_put(orders, self._rows))
+                if cut := schedule.take_cut():
+                    slots = self._stop(slots, jax.device_put(mask(cut, self.slots), self._rows))
                 slots, chunk = self._decode(params, slots)
             yield from ended  # the caller works on these while the device works on the next chunk
             ended = schedule.collect(*_on_host(chunk))
@@ -151,6 +159,13 @@ def _on_host(chunk: Chunk) -> tuple[list[list[int]], list[bool], list[list[float
         return [values[:count] for values, count in zip(values_BC.tolist(), made, strict=True)]
 
     return cut(chunk.tokens_BC), chunk.active_B.tolist(), cut(chunk.logprobs_BC)
+
+
+def mask(at: list[int], slots: int) -> np.ndarray:
+    """bool [slots], true for those in `at`."""
+    mask_B = np.zeros(slots, bool)
+    mask_B[at] = True
+    return mask_B
 
 
 def fill_ways(count: int, ways: int) -> int:

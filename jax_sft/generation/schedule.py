@@ -4,11 +4,12 @@ Plain Python on the host: no device and no array has a part in it.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from jax_sft.errors import UsageError
 from jax_sft.generation.backend import Completion, Request
+from jax_sft.generation.watch import Ending, Watch
 
 SMALLEST_BUCKET = 32
 
@@ -21,6 +22,34 @@ class Start:
     slot: int
     row: int
     """Where its prompt is prefilled."""
+
+
+@dataclass
+class Live:
+    """A request in its slot."""
+
+    request: Request
+    watch: Watch
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def ending(self, stop_ids: Collection[int]) -> Ending | None:
+        """What the host sees in the tokens so far; a closing stop token is no part of the text."""
+        if self.watch.idle or not self.tokens:
+            return None
+        return self.watch.look(self.tokens[:-1] if self.tokens[-1] in stop_ids else self.tokens)
+
+    def completion(self, stop_ids: Collection[int]) -> Completion:
+        """How it ended on the device: with a stop token or at its limit."""
+        stopped = self.tokens[-1] in stop_ids
+        kept = tuple(self.tokens[:-1] if stopped else self.tokens)
+        return Completion(kept, len(self.tokens), "stop" if stopped else "length", tuple(self.logprobs))
+
+    def cut(self, ending: Ending) -> Completion:
+        """How it ends by what the host saw; what came after that is dropped."""
+        count = ending.token_count
+        kept = tuple(self.tokens[:count])
+        return Completion(kept, count, ending.finish, tuple(self.logprobs[:count]), ending.text)
 
 
 @dataclass(frozen=True)
@@ -44,7 +73,8 @@ class Schedule:
         self._waiting = deque(requests)
         self._slots, self._rows, self._context = slots, rows, context
         self._stop_ids = frozenset(stop_ids)
-        self._live: dict[int, tuple[Request, list[int], list[float]]] = {}
+        self._live: dict[int, Live] = {}
+        self._cut: set[int] = set()
 
     @property
     def unfinished(self) -> bool:
@@ -69,7 +99,7 @@ class Schedule:
             request = self._waiting.popleft()
             row = rows.setdefault(request.prompt, len(rows))
             starts.append(Start(request, slot, row))
-            self._live[slot] = (request, [], [])
+            self._live[slot] = Live(request, Watch(request))
         return Admission(tuple(rows), columns, tuple(starts))
 
     def _fits(self, prompt: tuple[int, ...], columns: int, rows: dict[tuple[int, ...], int]) -> bool:
@@ -84,19 +114,29 @@ class Schedule:
     ) -> list[tuple[Request, Completion]]:
         """Take the new tokens of every slot; the requests that end with them, which leave their slots."""
         ended = []
-        for slot, (request, tokens, known) in sorted(self._live.items()):
-            tokens.extend(new_tokens[slot])
-            if request.logprobs:
-                known.extend(logprobs[slot])
-            if not going_on[slot]:
-                ended.append((request, self._completion(tokens, known)))
-                del self._live[slot]
+        for slot, live in sorted(self._live.items()):
+            live.tokens.extend(new_tokens[slot])
+            if live.request.logprobs:
+                live.logprobs.extend(logprobs[slot])
+            if live.request.listen:
+                live.request.listen(new_tokens[slot])
+            ending = live.ending(self._stop_ids)
+            if ending:
+                ended.append((live.request, live.cut(ending)))
+            elif not going_on[slot]:
+                ended.append((live.request, live.completion(self._stop_ids)))
+            else:
+                continue
+            if going_on[slot]:
+                self._cut.add(slot)
+            del self._live[slot]
         return ended
 
-    def _completion(self, tokens: list[int], logprobs: list[float]) -> Completion:
-        stopped = tokens[-1] in self._stop_ids
-        kept = tuple(tokens[:-1] if stopped else tokens)
-        return Completion(kept, len(tokens), "stop" if stopped else "length", tuple(logprobs))
+    def take_cut(self) -> list[int]:
+        """Free slots, each given once, that the device still decodes: what the host saw ended them."""
+        cut = sorted(self._cut - self._live.keys())
+        self._cut = set()
+        return cut
 
 
 def bucket(prompt: Sequence[int], context: int) -> int:

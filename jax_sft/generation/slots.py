@@ -168,6 +168,12 @@ def refill(params: Params, slots: Slots, orders: Refill, config: ModelConfig, dt
     return Slots(cache, jax.tree.map(pick, fresh, slots.progress))
 
 
+def stop_slots(slots: Slots, stopped_B: jax.Array) -> Slots:
+    """Slots of which those in `stopped_B` go on no more."""
+    progress = slots.progress
+    return Slots(slots.cache, replace(progress, active_B=progress.active_B & ~stopped_B))
+
+
 def decode(
     params: Params, slots: Slots, config: ModelConfig, dtype: jnp.dtype, chunk: int, stop_ids: tuple[int, ...]
 ) -> tuple[Slots, Chunk]:

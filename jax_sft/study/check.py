@@ -22,6 +22,7 @@ from jax_sft.study.starts import parse_init
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+LEAST_LOOP_TOKENS = 128
 _PENALTIES = ("presence_penalty", "frequency_penalty")
 
 Problems = Iterator[str]
@@ -188,6 +189,11 @@ def _stop_texts(at: str, stop: object) -> Problems:
 def _evaluation(evaluation: EvaluationConfig) -> Problems:
     for name in ("slots", "context", "chunk", "prefill_rows", "score_tokens", "tensor", "workers"):
         yield from _at_least(f"evaluation.{name}", getattr(evaluation, name), 1)
+    if evaluation.loop_tokens != 0 and evaluation.loop_tokens < LEAST_LOOP_TOKENS:
+        yield (
+            f"evaluation.loop_tokens: {evaluation.loop_tokens} would cut tables and lists; "
+            f"use 0 for none or at least {LEAST_LOOP_TOKENS}"
+        )
     for name in ("scorer_seconds", "scorer_memory"):
         yield from _above(f"evaluation.{name}", getattr(evaluation, name), 0)
 

@@ -54,6 +54,9 @@ def study_from_json(value: Any, where: str = "study") -> Study:
     """The study `study_to_json` wrote; UsageError naming an unknown, missing or mistyped field."""
     if isinstance(value, dict) and isinstance(value.get("benchmarks"), list):
         value = value | {"benchmarks": [_renamed(benchmark) for benchmark in value["benchmarks"]]}
+    if isinstance(value, dict) and isinstance(value.get("evaluation"), dict):
+        # Before there was this setting, what repeated itself went on to its limit.
+        value = value | {"evaluation": {"loop_tokens": 0} | value["evaluation"]}
     return from_json(Study, value, where, forbid=True)
 
 

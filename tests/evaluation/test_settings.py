@@ -37,3 +37,15 @@ def test_later_settings_are_kept_where_they_matter(sampling: Sampling, what: str
     )
     assert changed_setting(before, after) == what
     assert changed_setting(after, before), "also when they are taken away again"
+
+
+def test_loops_are_part_of_what_they_can_change() -> None:
+    """A completion that may not be as long as a loop is the same with and without."""
+    long = replace(GREEDY, max_new_tokens=513)
+    assert "loop_tokens" not in drawn_with(replace(long, max_new_tokens=512), EVALUATION)
+    assert drawn_with(long, EVALUATION)["loop_tokens"] == 512
+    assert "loop_tokens" not in drawn_with(replace(long, protocol="paper"), EVALUATION)
+    off = replace(EVALUATION, loop_tokens=0)
+    assert (
+        changed_setting(drawn_with(long, off), drawn_with(long, EVALUATION)) == "loop_tokens 0, now it is 512"
+    )
