@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from dataclasses import replace as replace
 from typing import Literal
 
+from jax_sft.judge_config import JudgeConfig as JudgeConfig
+from jax_sft.model_config import ModelConfig as ModelConfig
+from jax_sft.model_config import RopeScaling as RopeScaling
+
 Option = bool | int | float | str
 Remat = Literal["none", "minimal", "save_qkv", "save_attention", "offload", "full"]
 OptimizerMemory = Literal["device", "host"]
@@ -15,62 +19,6 @@ ParamDtype = Literal["float32", "bfloat16"]
 Protocol = Literal["standard", "paper"]
 Group = Literal["in_domain", "reasoning", "general", "safety"]
 GROUPS: tuple[Group, ...] = ("in_domain", "reasoning", "general", "safety")
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """How rotary frequencies are stretched for sequences longer than those of pretraining."""
-
-    kind: Literal["none", "linear", "dynamic", "llama3", "yarn"] = "none"
-    """As `rope_type` in config.json; `dynamic` is dynamic NTK, which acts beyond max_positions only."""
-    factor: float = 1.0
-    """How many times longer sequences become; at least 1."""
-    original_positions: int = 0
-    """Longest sequence of pretraining (llama3, yarn); 0 means max_positions."""
-    low_freq_factor: float = 1.0
-    """llama3: wavelengths above original_positions / this are stretched by the whole factor."""
-    high_freq_factor: float = 4.0
-    """llama3: wavelengths below original_positions / this stay."""
-    beta_fast: float = 32.0
-    """yarn: pairs that turn more often than this over original_positions stay."""
-    beta_slow: float = 1.0
-    """yarn: pairs that turn less often than this are stretched by the whole factor."""
-    truncate: bool = True
-    """yarn: round the borders between those pairs to whole pairs."""
-    attention_factor: float = 0.0
-    """yarn: multiplies cosines and sines; 0 means 0.1 ln(factor) + 1."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape and switches of one decoder-only transformer."""
-
-    vocab_size: int = 512
-    """Rows of the embedding table, unused ones included."""
-    hidden_size: int = 128
-    """Width of the residual stream."""
-    num_layers: int = 4
-    num_heads: int = 4
-    """Query heads."""
-    num_kv_heads: int = 4
-    """Key/value heads; divides num_heads."""
-    head_dim: int = 32
-    """Size of one head; need not be hidden_size / num_heads."""
-    mlp_size: int = 384
-    """Width of the SwiGLU layer."""
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-6
-    tie_embeddings: bool = True
-    """The output head is the embedding table."""
-    qk_norm: bool = False
-    """RMSNorm on each query and key head (Qwen3)."""
-    qkv_bias: bool = False
-    """Biases on the q, k and v projections (Qwen2)."""
-    max_positions: int = 4096
-    """Longest sequence the position encoding was made for."""
-    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
-    head: Literal["vocabulary", "score"] = "vocabulary"
-    """What the last hidden states become: logits, or one number for a whole row (reward models, judges)."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +208,10 @@ class BenchmarkConfig:
     """Options of the task, for example the generator of reasoning_gym."""
     protocol: Protocol = "standard"
     """How it is asked and read: by our rules, or as the code of arXiv 2604.06628 does it, quirks included."""
+    judges: tuple[str, ...] = ()
+    """Models that judge its completions: names of the study's judges, or of pages as they are."""
+    headline: str = ""
+    """The metric that stands for it; empty: the task's own, or that of the judge by which it is published."""
 
     def __post_init__(self) -> None:
         """A benchmark that names no task is the task of its name."""
@@ -307,6 +259,8 @@ class Study:
     runs: tuple[Run, ...]
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    judges: tuple[JudgeConfig, ...] = ()
+    """Models that judge, for benchmarks that name them."""
     root: str = "runs"
     """Folder (local or gs://) under which everything of the study is written."""
     data_root: str = ""

@@ -19,7 +19,7 @@ from jax_sft.study.metrics import read_metrics
 from jax_sft.study.provenance import Present, readable_scores, score_staleness
 from jax_sft.study.records import CompletionLine, Item, RunRecord, UnitScores, read_items, unit_completions
 from jax_sft.study.starts import parse_init
-from jax_sft.tasks.task import group_of, scorer_of
+from jax_sft.tasks.task import group_of, rules_of
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _load_run(study: Study, run: Run, items: dict[str, list[Item] | None]) -> Ru
             continue
         scores, problem = readable_scores(unit)
         if scores is not None:
-            present, scorer = presence.of(step, name), scorer_of(known[name])
+            present, scorer = presence.of(step, name), rules_of(study, known[name])
             problem = _stale_unit(present, unit) or score_staleness(
                 scores, present, unit, items[name], scorer
             )

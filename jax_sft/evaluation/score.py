@@ -11,9 +11,11 @@ from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
+from jax_sft.evaluation.judge_scores import JudgeFindings
 from jax_sft.evaluation.judging import Asked, judge, scorers
 from jax_sft.evaluation.outputs import measure_outputs, read_seconds
 from jax_sft.evaluation.settings import check_protocol
+from jax_sft.judges.chosen import Chosen, headline_of, judges_of
 from jax_sft.responses.thinking import reopened
 from jax_sft.responses.workers import Workers
 from jax_sft.statistics.intervals import estimate
@@ -33,7 +35,7 @@ from jax_sft.study.records import (
     short_hash,
 )
 from jax_sft.tasks.protocols import reading_traps
-from jax_sft.tasks.task import get_task, group_of, scorer_of
+from jax_sft.tasks.task import get_task, group_of, rules_of
 from jax_sft.terminal import results
 
 Unit = tuple[str, int, str]  # run, step, benchmark
@@ -103,14 +105,16 @@ def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
     asked, lines, items = asked_of_unit(study, present)
     traps = reading_traps(config.task) if config.protocol == "paper" else ()
     verdicts = judge(config.task, asked, workers, traps)
+    judges = judges_of(study, config)
+    said = JudgeFindings(folder, judges, config, lines, asked)
     scores = UnitScores(
         study=study.name,
         run=run,
         step=step,
-        **summarise(config, lines, verdicts, items),
+        **{**summarise(config, lines, said.add_to(verdicts), items, judges), **said.fields(verdicts)},
         completions_hash=short_hash(completions_file(folder).read_bytes()),
         items_hash=items_hash(items),
-        scorer=scorer_of(config),
+        scorer=rules_of(study, config),
         outputs=measure_outputs(lines, [text for _, text, _ in asked], read_seconds(folder)),
     )
     scores.write(folder)
@@ -165,13 +169,15 @@ def summarise(
     lines: Sequence[CompletionLine],
     verdicts: Sequence[Verdict | None],
     items: Sequence[Item],
+    judges: tuple[Chosen, ...] = (),
 ) -> dict[str, Any]:
-    """The fields of `UnitScores` that follow from its verdicts.
+    """The fields of `UnitScores` that follow from its verdicts, those of the benchmark's judges among them.
 
     A verdict that could not be had (None) is left out: means rest on what was judged, and say on how much.
     """
     task = get_task(config.task)
-    names = sorted({name for verdict in verdicts if verdict for name in verdict.metrics} | {task.headline})
+    main, better = headline_of(config, judges, task.headline, task.judged_by_model)
+    names = sorted({name for verdict in verdicts if verdict for name in verdict.metrics} | {main})
     judged = [
         JudgedCompletion(line.item, line.sample, **vars(verdict))
         for line, verdict in zip(lines, verdicts, strict=True)
@@ -185,13 +191,13 @@ def summarise(
         name: estimate(by_item, {item.id: task.weight(item, name) for item in items})
         for name, by_item in values.items()
     }
-    headline, count = metrics[task.headline], len(lines)
+    headline, count = metrics[main], len(lines)
     return {
         "benchmark": config.name,
         "kind": config.task,
         "group": group_of(config),
-        "headline": task.headline,
-        "higher_is_better": task.higher_is_better,
+        "headline": main,
+        "higher_is_better": task.higher_is_better if better is None else better,
         "items": len(items),
         "completions": count,
         "score": headline.mean,
@@ -203,7 +209,7 @@ def summarise(
         "no_answer_rate": sum(not verdict.answered for verdict in judged) / max(len(judged), 1),
         "scorer_failures": sum(verdict is None for verdict in verdicts),
         "verdicts": tuple(judged),
-        "sampled": sampled_scores(_samples(judged, task.headline)),
+        "sampled": sampled_scores(_samples(judged, main)),
     }
 
 

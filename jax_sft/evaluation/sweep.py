@@ -16,9 +16,11 @@ from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.drawing import draw_run
 from jax_sft.evaluation.following import follow
 from jax_sft.evaluation.items import find_benchmark, store_items
+from jax_sft.evaluation.judge_asking import Chips
+from jax_sft.evaluation.judge_units import Judging, judged_units
 from jax_sft.evaluation.judging import check_sandbox
 from jax_sft.evaluation.prompts import Voices, check_context
-from jax_sft.evaluation.score import Unit, score_units
+from jax_sft.evaluation.score import Unit, score_units, units_with_completions
 from jax_sft.evaluation.shares import ALONE, Share, Worker, expected_tokens, place_of, share_of_run
 from jax_sft.evaluation.snapshots import snapshots_to_sweep
 from jax_sft.evaluation.units import UnitToDraw, Work, check_drawn, find_unit, set_aside_steps
@@ -68,6 +70,7 @@ class Sweep:
         if not jax.process_index():
             wait_for_all("items written")
         self._voices = Voices(self.asked)
+        self.judging = Judging(study, self.asked)
 
     def share(self, run: str, steps: Sequence[int]) -> Share:
         """The worker's units of a run that will have snapshots at `steps`."""
@@ -98,6 +101,14 @@ class Sweep:
     def generate(self, work: Work) -> None:
         """Draw every missing completion that can be had; `problems` tells of the others."""
         draw_run(self.study, work, self.console, self.give_up)
+
+    def judge(self, units: Sequence[Unit]) -> None:
+        """Have judges judge what they have not judged yet, on the chips that drew; its engines are let go."""
+        if self.judging.models:
+            self.engines.clear()
+            chips = Chips(self.mesh, self._make_backend)
+            for problem in self.judging.judge(judged_units(self.study, units), chips, self.console):
+                self.give_up(problem)
 
     def say(self, text: str) -> None:
         self.console.print(text, style="yellow")
@@ -206,10 +217,12 @@ def _sweep_rounds(
             share = sweeper.share(name, sorted({*planned, *present}))
             units.update((name, step, benchmark) for step, benchmark in share if step in present)
             works.append(sweeper.todo(trained_run(study, name), present, share))
-        for work in works:
-            sweeper.generate(work)
+        while works:
+            sweeper.generate(works.pop(0))
         everything = sweeper.worker == ALONE and not options.follow
-        problems += score_units(study, runs, steps, names, None if everything else units)[1]
+        only = None if everything else units
+        sweeper.judge(units_with_completions(study, runs, steps, names, only))
+        problems += score_units(study, runs, steps, names, only)[1]
     return [*sweeper.problems, *problems]
 
 

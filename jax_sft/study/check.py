@@ -17,9 +17,12 @@ from jax_sft.config import (
     Study,
 )
 from jax_sft.errors import UsageError
+from jax_sft.judge_config import PARTS
+from jax_sft.judges.pages import PAGES
 from jax_sft.study.folder import RESERVED_RUNS, RESERVED_STUDIES
 from jax_sft.study.starts import parse_init
 
+_METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 LEAST_LOOP_TOKENS = 128
@@ -52,7 +55,29 @@ def _study(study: Study) -> Problems:
         earlier.append(run.name)
     for benchmark in study.benchmarks:
         yield from _benchmark(benchmark, study.evaluation)
+    yield from _judges(study)
     yield from _evaluation(study.evaluation)
+
+
+def _judges(study: Study) -> Problems:
+    yield from _unique("judges", (judge.name for judge in study.judges))
+    for judge in study.judges:
+        at = f"judges.{judge.name}"
+        if not _METRIC_NAME.fullmatch(judge.name):
+            yield f"judges.name: {judge.name!r} begins no metric; use small letters, digits and `_`"
+        if judge.page not in PAGES:
+            yield f"{at}.page: unknown judge {judge.page!r}; known: {', '.join(PAGES)}"
+        if not judge.parts or len(set(judge.parts)) < len(judge.parts):
+            yield f"{at}.parts: are some of {', '.join(PARTS)}, each once; found {judge.parts}"
+        for name in ("max_new_tokens", "context", "slots"):
+            yield from _at_least(f"{at}.{name}", getattr(judge, name), 0)
+    known = {*PAGES, *(judge.name for judge in study.judges)}
+    for benchmark in study.benchmarks:
+        yield from _unique(f"benchmarks.{benchmark.name}.judges", benchmark.judges)
+        for name in benchmark.judges:
+            if name not in known:
+                at = f"benchmarks.{benchmark.name}.judges"
+                yield f"{at}: no judge {name!r}; known: {', '.join(sorted(known))}"
 
 
 def _run(run: Run, earlier: list[str], all_names: list[str]) -> Problems:

@@ -7,7 +7,8 @@
                      metrics.jsonl       one line a step; tensorboard/ holds the same
                      started.json        when it was first started
                      snapshots/ state/ exports/ trace/
-                     evals/<step>/<benchmark>/   unit.json, completions.jsonl, timing.json, scores.json
+                     evals/<step>/<benchmark>/   unit.json, completions.jsonl, timing.json, verdicts.jsonl,
+                                                 scores.json
                      aside/<step>/<benchmark>/   what no longer counts
 <root>/<study>/report/  plan/            pages
 """
@@ -150,6 +151,11 @@ def sampling_file(unit: epath.PathLike) -> epath.Path:
 def timing_file(unit: epath.PathLike) -> epath.Path:
     """How long a unit's completions took to draw, in its folder."""
     return epath.Path(unit) / "timing.json"
+
+
+def verdicts_file(unit: epath.PathLike) -> epath.Path:
+    """What judges that are models said of a unit's completions, in its folder."""
+    return epath.Path(unit) / "verdicts.jsonl"
 
 
 def scores_file(unit: epath.PathLike) -> epath.Path:

@@ -23,6 +23,7 @@ from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.document import differences, from_json, run_from_json, run_to_json, to_json
 from jax_sft.study.folder import completions_file, items_file, run_file, scores_file, unit_file
 from jax_sft.study.outputs import Outputs
+from jax_sft.study.verdicts import Agreement, JudgeSummary
 
 FREE_TO_CHANGE = ("optimizer_memory", "parallelism", "remat", "show_first_row", "snapshots", "trace")
 """Parts of a run that may differ when it is resumed: they do not change what is computed."""
@@ -97,9 +98,11 @@ class RunRecord:
     def read(folder: epath.PathLike) -> "RunRecord | None":
         """The record in a run's folder; None when there is none, UsageError when it is malformed."""
         path = run_file(folder)
-        value = _object(path)
-        if value is None:
+        value = read_json(path, missing=_NOTHING)
+        if value is _NOTHING:
             return None
+        if not isinstance(value, dict):
+            raise UsageError(f"{path}: expected an object, found {type(value).__name__}")
         run = run_from_json(value.get("run"), where=str(path))
         return replace(from_json(RunRecord, {"study": ""} | value, str(path)), run=run)
 
@@ -282,6 +285,9 @@ class UnitScores:
     outputs: Outputs = field(default_factory=Outputs)
     sampled: dict[str, Estimate] = field(default_factory=dict)
     """Of the headline where items have several samples: `avg@n`, `pass@k`, `majority@n`."""
+    judges: tuple[JudgeSummary, ...] = ()
+    """What judges that are models said, in numbers; their metrics are among the others."""
+    agreements: tuple[Agreement, ...] = ()
 
     def write(self, unit: epath.PathLike) -> None:
         """Write the scores into the unit's folder."""
@@ -309,12 +315,3 @@ class UnitScores:
             if self.headline in verdict.metrics:
                 values.setdefault(verdict.item, []).append(verdict.metrics[self.headline])
         return {item: sum(of) / len(of) for item, of in values.items()}
-
-
-def _object(path: epath.Path) -> dict[str, Any] | None:
-    value = read_json(path, missing=_NOTHING)
-    if value is _NOTHING:
-        return None
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}: expected an object, found {type(value).__name__}")
-    return value

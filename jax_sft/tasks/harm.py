@@ -11,6 +11,7 @@ from etils import epath
 from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.errors import UsageError
 from jax_sft.files import named_like, under
+from jax_sft.judges.page import Question
 from jax_sft.responses.refusals import refuses
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
@@ -66,8 +67,15 @@ class HarmBench(HarmfulRequests):
             request, context = text(row, "Behavior", where).strip(), row.get("ContextString") or ""
             asked = f"{context.strip()}\n\n---\n\n{request}" if context.strip() else request
             reference = {"category": row.get("SemanticCategory", ""), "behavior": request}
+            if context.strip():
+                reference["context"] = context.strip()
             items.append(Item(text(row, "BehaviorID", where), user(asked), reference))
         return items
+
+    def question(self, item: Item, response: str) -> Question:
+        """Behaviour and context apart, as its classifier is asked."""
+        reference = item.reference
+        return Question(reference["behavior"], response, reference.get("context", ""))
 
 
 @register("strongreject")

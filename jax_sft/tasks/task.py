@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 from etils import epath
 
 import jax_sft.tasks
-from jax_sft.config import BenchmarkConfig, Group, Option
+from jax_sft.config import BenchmarkConfig, Group, Option, Study
 from jax_sft.errors import UsageError
 from jax_sft.files import under
+from jax_sft.judges.chosen import judge_rules, judges_of
+from jax_sft.judges.page import Question
 from jax_sft.options import fitting
 from jax_sft.responses.answers import Answer
 from jax_sft.study.document import suggestion
@@ -40,6 +42,8 @@ class Task(ABC):
     """Judged in separate processes within limits, because the judge may hang or crash."""
     runs_code: ClassVar[bool] = False
     """Judged by running what the model wrote, in the sandbox."""
+    judged_by_model: ClassVar[bool] = False
+    """No rules judge it: its benchmarks name judges that are models."""
     verdict_seconds: ClassVar[float | None] = None
     """Most time for a verdict of an isolated task; None is the study's `scorer_seconds`."""
     defaults: ClassVar[Mapping[str, Option]] = {}
@@ -53,6 +57,10 @@ class Task(ABC):
     @abstractmethod
     def verdict(self, item: Item, completion: str, finish: str) -> Verdict:
         """Judge one completion; `finish` is `stop`, `length` or `loop`."""
+
+    def question(self, item: Item, response: str) -> Question:
+        """What a judge that is a model is told of a completion, or of a part of it."""
+        return Question(item.messages[-1]["content"], response)
 
     def weight(self, item: Item, metric: str) -> float:
         """How much an item counts in the mean of a metric."""
@@ -133,6 +141,11 @@ def scorer_of(config: BenchmarkConfig) -> str:
     """The rules that judge a benchmark, with the versions of the task and of what all tasks share."""
     protocol = "" if config.protocol == "standard" else f" {config.protocol}"
     return f"{config.task} {get_task(config.task).version}.{RULES_VERSION}{protocol}"
+
+
+def rules_of(study: Study, config: BenchmarkConfig) -> str:
+    """All that judges a benchmark: its rules, and the pages of its judges, with their versions."""
+    return scorer_of(config) + judge_rules(judges_of(study, config))
 
 
 def group_of(config: BenchmarkConfig) -> Group:

@@ -79,6 +79,19 @@ def render_prompt(
     return np.asarray(_encode(tokenizer, text, marks)[0], np.int32)
 
 
+def render_conversation(
+    tokenizer: Tokenizer, template: ChatTemplate, messages: Sequence[Message]
+) -> np.ndarray:
+    """int32 [T]: tokens of a whole conversation as the template writes it, what it puts at the end included.
+
+    Raises:
+        UsageError: the template fails.
+    """
+    marks = find_marks(tokenizer, template, messages)
+    text = template.render(marks.hide_turns(messages))
+    return np.asarray(_encode(tokenizer, text, marks)[0], np.int32)
+
+
 def end_id(tokenizer: Tokenizer, template: ChatTemplate, end: End) -> int:
     """The token that closes a response.
 

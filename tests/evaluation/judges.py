@@ -1,0 +1,66 @@
+"""Tiny judges: folders with random weights, and a backend that says what it is told to."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from jax_sft.config import EvaluationConfig, JudgeConfig, ModelConfig, TokensConfig
+from jax_sft.generation.backend import Backend, Completion, Request
+from jax_sft.models.params import abstract_params
+from jax_sft.sharding import GENERATION_RULES
+from jax_sft.tokens.loading import load_tokenizer
+from jax_sft.tokens.templates import CHATML
+from tests.random_models import random_config, scoring_config, write_model
+
+TOKENIZER = load_tokenizer(TokensConfig())
+ROOM = {"vocab_size": TOKENIZER.vocab_size, "max_position_embeddings": 2048, "rope_scaling": None}
+
+
+def write_judge(folder: Path, raw: dict[str, Any]) -> Path:
+    """A model folder with its tokenizer and chat template."""
+    write_model(folder, raw | ROOM)
+    TOKENIZER.save(folder, chat_template=CHATML)
+    return folder
+
+
+def qwen3(folder: Path) -> Path:
+    return write_judge(folder, random_config(2))
+
+
+def llama_scorer(folder: Path) -> Path:
+    return write_judge(folder, scoring_config(0))
+
+
+def guard(model: Path, **changes: Any) -> JudgeConfig:
+    return JudgeConfig(**{"name": "qwen3guard", "model": str(model), "max_new_tokens": 8, **changes})
+
+
+class Spoken:
+    """A backend that answers each prompt by `say`; counts what it is asked, and the weights it is given."""
+
+    loads = 0
+    asked: list[str]
+
+    def __init__(self, say: Callable[[str], str]) -> None:
+        self.say, self.asked = say, []
+
+    def __call__(
+        self, model: ModelConfig, evaluation: EvaluationConfig, stops: tuple[int, ...], mesh: Mesh
+    ) -> Backend:
+        self.model, self.mesh = model, mesh
+        return self
+
+    def abstract_params(self) -> Any:
+        return abstract_params(self.model, "float32", self.mesh, GENERATION_RULES)
+
+    def load(self, params: Any) -> None:
+        self.loads += 1
+
+    def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
+        for request in requests:
+            prompt = TOKENIZER.decode(list(request.prompt), skip_special_tokens=False)
+            self.asked.append(prompt)
+            tokens = tuple(TOKENIZER.encode(self.say(prompt)))
+            yield request, Completion(tokens, len(tokens) + 1, "stop")
