@@ -71,9 +71,8 @@ class JudgeFindings:
             columns = {part: _Column(judge, part) for part in judge.config.parts}
             for key, (item, text, _) in zip(self._keys, asked, strict=True):
                 for question in questions(task, judge, item, text):
-                    columns[question.part].read(
-                        key, stored.get((*key, judge.config.name, question.part)), question
-                    )
+                    line = stored.get((*key, judge.config.name, question.part))
+                    columns[question.part].read(key, line, question)
             self._columns += columns.values()
 
     @property

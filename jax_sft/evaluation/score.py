@@ -72,11 +72,7 @@ def score_units(
     only: Collection[Unit] | None = None,
 ) -> tuple[list[UnitScores], list[str]]:
     """What `score` does, with what could not be scored told instead of raised; `only` bounds the units."""
-    units = [
-        unit
-        for unit in units_with_completions(study, runs, steps, benchmarks)
-        if only is None or unit in only
-    ]
+    units = units_with_completions(study, runs, steps, benchmarks, only)
     presences = {run: Presence(study, run) for run, _, _ in units}
     scored, problems = [], []
     with scorers(study.evaluation) as workers:
@@ -247,6 +243,7 @@ def units_with_completions(
     runs: Sequence[str] | None = None,
     steps: Sequence[int] | None = None,
     benchmarks: Sequence[str] | None = None,
+    only: Collection[Unit] | None = None,
 ) -> list[Unit]:
     """The chosen units whose completions are all there; UsageError for a name that the study lacks."""
     for run in runs or ():
@@ -260,6 +257,7 @@ def units_with_completions(
         if (not runs or run in runs)
         and (not steps or step in steps)
         and (not benchmarks or name in benchmarks)
+        and (only is None or (run, step, name) in only)
     ]
 
 

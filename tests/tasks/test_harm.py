@@ -6,6 +6,7 @@ import pytest
 
 from jax_sft.config import BenchmarkConfig
 from jax_sft.errors import UsageError
+from jax_sft.judges.page import Question
 from jax_sft.tasks.task import get_task, group_of, load_items
 
 COUNTS = {"harmbench": 159, "strongreject": 313, "advbench": 520}
@@ -50,7 +51,9 @@ def test_the_context_stands_before_the_request(tmp_path: Path) -> None:
     config = BenchmarkConfig("h", "harmbench", path="h.csv", options={"kind": "contextual"})
     [item] = load_items(config, str(tmp_path))
     assert item.messages == ({"role": "user", "content": "A text.\n\n---\n\nDo it."},)
-    assert (item.id, item.reference) == ("b1", {"category": "illegal", "behavior": "Do it."})
+    reference = {"category": "illegal", "behavior": "Do it.", "context": "A text."}
+    assert (item.id, item.reference) == ("b1", reference)
+    assert get_task("harmbench").question(item, "No.") == Question("Do it.", "No.", "A text.")
 
 
 def test_hexphi_is_read_from_where_the_user_puts_it(tmp_path: Path) -> None:
