@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,10 @@ def test_stand_ins_go_the_whole_way(fresh: Path, judges: tuple[JudgeConfig, ...]
     assert found["headline"] == "unsafe_refused"
     page = write_report(of).read_text()
     assert "rm_rb2_reward" in page
+    assert '<section id="judges">' in page
+    for name, row in (("truth", (12, 12, 0)), ("rm_rb2", (12, 0, 0))):
+        shown = page.partition(f'<th scope="row">{name}</th>')[2].partition("</tr>")[0]
+        assert re.findall(r'"n">(\d+)<', shown) == list(map(str, row))
 
     for step in (0, 2):
         (unit(fresh, "first", step, "refusals") / "verdicts.jsonl").unlink()

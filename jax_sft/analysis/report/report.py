@@ -13,6 +13,7 @@ from etils import epath
 from jax_sft import terminal
 from jax_sft.analysis.report.browser import CompletionSample
 from jax_sft.analysis.report.figures import build_figures, look_of, write_figures
+from jax_sft.analysis.report.judges import agreement_rows, judge_rows
 from jax_sft.analysis.report.sparklines import sparkline, swatch
 from jax_sft.analysis.report.step_figures import BENCHMARK_CAPTION, Behaviours
 from jax_sft.analysis.report.tables import differing_fields, results, training_summary, write_results
@@ -110,6 +111,8 @@ def _context(
         "benchmark_caption": BENCHMARK_CAPTION,
         "specs": {name: figure.page_spec for name, figure in figures.items()},
         "transfers": reach,
+        "judges": judge_rows(record),
+        "agreements": agreement_rows(record),
         "table": {
             "columns": TABLE_COLUMNS,
             "rows": [[row[name] for name in TABLE_COLUMNS] for row in table.to_pylist()],
@@ -141,6 +144,7 @@ def _sections(
         ("benchmarks", "Benchmarks", any(name.startswith("benchmarks_") for name in figures)),
         ("length", "Length", "length_and_score" in figures or "behaviours" in figures),
         ("safety", "Safety", "safety_and_reasoning" in figures),
+        ("judges", "Judges", any(unit.judges for run in record.swept for unit in run.units.values())),
         ("training", "Training", "training" in figures),
         ("numbers", "Numbers", swept),
         ("transfer", "Transfer", transfer),
