@@ -4,7 +4,7 @@ Simulated benchmarks: every item has a rate of its own, from a beta distribution
 from items that are all alike (correlation 0 of an item's samples) to nearly all or nothing (0.95); the rates
 of two snapshots are those of the same ranks (kept 1), or move (a Gaussian copula with correlation `kept`).
 
-    python benchmarks/coverage.py                # every cell, about 15 minutes on a core
+    python benchmarks/coverage.py                # every cell, about 25 minutes on a core
     python benchmarks/coverage.py --worlds 200   # a look
 """
 
@@ -165,7 +165,7 @@ def _print_cells(kind: str, cells: list[Cell], of: Callable[[Cell], float]) -> l
 def main() -> None:
     """Print every cell and the tables of docs/statistics.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", type=int, default=1000, help="simulated studies a cell")
+    parser.add_argument("--worlds", type=int, default=2000, help="simulated studies a cell")
     worlds = parser.parse_args().worlds
     start = time.perf_counter()
     rng = np.random.default_rng(0)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jax_sft.analysis.curves import CurveShape, describe
+from jax_sft.analysis.pairs import item_changes, unit_change
 from jax_sft.analysis.study import RunResults, StudyResults
-from jax_sft.statistics.changes import ALPHA, Change, mean_change, paired_change, unpaired_change
+from jax_sft.statistics.changes import ALPHA, Change, mean_change, unpaired_change
 from jax_sft.statistics.intervals import mean_interval
+from jax_sft.statistics.selection import held_out_best
 from jax_sft.statistics.signs import holm
 from jax_sft.study.records import UnitScores
 from jax_sft.study.starts import parse_init
@@ -54,6 +56,8 @@ class Series:
     """Of each point after the base against it; empty without a shape."""
     p_final: float = float("nan")
     """Of the final change, two-sided, corrected by Holm's method for the curves of the run beside it."""
+    best_elsewhere: float = float("nan")
+    """Change of the best step on items that it was not chosen on."""
 
     @property
     def title(self) -> str:
@@ -155,8 +159,10 @@ def _benchmark_series(record: StudyResults, run: RunResults, benchmark: str, gro
         is_share=record.is_share(benchmark),
     )
     later = [unit for unit in units if start is None or unit is not start]
-    changes = [_change(start, unit, series) for unit in later] if start is not None and start.judged else []
-    return _with_shape(series, changes)
+    if start is None or base is None:
+        return series
+    changes = [unit_change(start, unit, series.is_share) for unit in later]
+    return _with_shape(series, changes, [[item_changes(start, unit) for unit in later]])
 
 
 def _group_series(
@@ -176,63 +182,39 @@ def _group_series(
     series = Series(run.name, group, group, True, tuple(points), base)
     if base is None:
         return series
+    bases_of = {member.name: base_unit(record, run, member.name) for member in shares}
+    steps = [point.step for point in series.after_base]
+    pairs = [[item_changes(bases_of[m.name], run.units[step, m.name]) for step in steps] for m in shares]
     changes = []
-    for point in series.after_base:
+    for i, point in enumerate(series.after_base):
         parts = [_change_at(member, point.step) for member in shares]
-        pairs = [_differences(record, run, member, point.step) for member in shares]
-        known = [difference_I for difference_I in pairs if difference_I is not None]
+        known = [change_I for of in pairs if (change_I := of[i]) is not None]
         if len(known) == len(pairs):
             changes.append(mean_change(parts, known))
         else:
             items = sum(part.items for part in parts)
             changes.append(unpaired_change(_interval(base), _interval(point), items))
-    return _with_shape(series, changes)
+    return _with_shape(series, changes, pairs)
 
 
-def _with_shape(series: Series, changes: Sequence[Change]) -> Series:
-    """Add the shape and the changes that it is judged by."""
+def _with_shape(
+    series: Series, changes: Sequence[Change], pairs: Sequence[Sequence[np.ndarray | None]]
+) -> Series:
+    """Add the shape and what it is judged by: changes, and each benchmark's item changes at each step."""
     base, later = series.base, series.after_base
     if base is None or not later:
         return series
     scores = [_oriented(point, series).score for point in later]
     shape = describe([p.step for p in later], scores, _oriented(base, series).score)
-    return replace(series, shape=shape, changes=tuple(changes))
-
-
-def _change(base: UnitScores, unit: UnitScores, series: Series) -> Change:
-    """The oriented change of a unit against the base: of the same items, or else of two estimates."""
-    pair = _paired(base, unit, series.higher_is_better)
-    if pair is None:
-        before, after = (_interval(_oriented(_point(of), series)) for of in (base, unit))
-        return unpaired_change(before, after, unit.metrics[unit.headline].n)
-    samples = max(1, round(unit.completions / max(unit.items, 1)))
-    return paired_change(*pair, samples, series.is_share)
+    known = [[of for of in steps if of is not None] for steps in pairs]
+    whole = all(len(of) == len(later) for of in known)
+    elsewhere = held_out_best([np.stack(of, axis=1) for of in known]) if whole else float("nan")
+    return replace(series, shape=shape, changes=tuple(changes), best_elsewhere=elsewhere)
 
 
 def _change_at(series: Series, step: int) -> Change:
     steps = [p.step for p in series.after_base]
     return series.changes[steps.index(step)]
-
-
-def _differences(record: StudyResults, run: RunResults, series: Series, step: int) -> np.ndarray | None:
-    """Oriented item differences of a benchmark's unit against its base, where it judges the same items."""
-    base = base_unit(record, run, series.name)
-    pair = _paired(base, run.units[step, series.name], series.higher_is_better) if base is not None else None
-    return None if pair is None else pair[1] - pair[0]
-
-
-def _paired(
-    base: UnitScores, unit: UnitScores, higher_is_better: bool
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Oriented scores of the items at the base and later; None unless both judge the same ones."""
-    items = list(base.item_scores)
-    if not items or set(unit.item_scores) != set(items):
-        return None
-    sign = 1.0 if higher_is_better else -1.0
-    before_I, after_I = (
-        sign * np.array([of.item_scores[item] for item in items], np.float64) for of in (base, unit)
-    )
-    return before_I, after_I
 
 
 def _point(unit: UnitScores) -> Point:

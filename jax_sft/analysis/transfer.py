@@ -28,6 +28,8 @@ class Transfer:
     """Mean over benchmarks of (final - base) / base; None when a base is zero."""
     index: float | None
     """100 x relative gain / in-domain relative gain; None for the domain itself or where it is undefined."""
+    real: bool
+    """Whether the gain is larger than noise, corrected for the run's other groups."""
     flags: tuple[str, ...]
     """Reasons not to read the index as transfer; empty when there are none."""
 
@@ -56,6 +58,7 @@ def transfers(series: Sequence[Series], run: str) -> list[Transfer]:
                 group.final.high,
                 gain,
                 index,
+                group.final_is_real,
                 tuple(dict.fromkeys(reasons)),
             )
         )

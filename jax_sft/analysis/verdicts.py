@@ -1,5 +1,6 @@
 """What the curves say, in words and numbers for the head of the report."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,9 +32,15 @@ class VerdictLine:
     dip: Landmark
     recovery: Landmark
     best: str
+    """The highest change, chosen after the fact, and (in brackets) on items that it was not chosen on."""
     final: str
     gain: Landmark
     interval: str
+    p: str
+    """Of no final change, corrected for the run's other curves."""
+    visible: str
+    """The final change that 80% of such comparisons would find."""
+    items: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def sentence(series: Series, members: Sequence[str] = ()) -> str:
     unit = " points" if series.is_share else ""
     gain = f"{change(shape.final_gain, series.is_share)}{unit} (95% interval {low} to {high})"
     ends = f"{value(shape.base, series.is_share)} to {value(shape.final, series.is_share)}, {gain}"
-    noise = "" if series.final_is_real else ", within noise"
+    noise = "" if series.final_is_real else f", within noise (p {p_value(series.p_final)})"
     name = f"{series.title} ({', '.join(members)})" if members else series.title
     return f"{name}: {_dip_clause(series)}{ends}{noise}."
 
@@ -144,15 +151,18 @@ def _line(series: Series) -> VerdictLine:
         last = series.points[-1]
         base = value(series.base.score, share) if series.base else "–"
         none = Landmark("–")
-        return VerdictLine(series, words, tone, base, none, none, "–", value(last.score, share), none, "")
+        final = value(last.score, share)
+        return VerdictLine(series, words, tone, base, none, none, "–", final, none, "", "–", "–", 0)
     dip, back = Landmark("none"), Landmark("–")
     if shape.dip_step is not None:
         dip = Landmark(f"{change(-shape.dip_depth, share)} at step {shape.dip_step}", series.dip_is_real)
         step = shape.recovery_step
         back = Landmark(f"step {step}" if step else f"not by {shape.final_step}", series.dip_is_real)
     best = f"{change(shape.best_gain, share)} at step {shape.best_step}"
+    if len(series.changes) > 1 and math.isfinite(series.best_elsewhere):
+        best += f" ({change(series.best_elsewhere, share)})"
     low, high = change(series.final.low, share), change(series.final.high, share)
-    natural = series.points[-1].score
+    natural, visible = series.points[-1].score, series.final.visible
     assert series.base is not None
     return VerdictLine(
         series=series,
@@ -165,4 +175,12 @@ def _line(series: Series) -> VerdictLine:
         final=value(natural, share),
         gain=Landmark(change(shape.final_gain, share), series.final_is_real),
         interval=f"{low} to {high}" + ("" if series.paired else " †"),
+        p=p_value(series.p_final),
+        visible=change(visible, share).lstrip("+") if math.isfinite(visible) else "–",
+        items=series.final.items,
     )
+
+
+def p_value(p: float) -> str:
+    """A p-value: two digits, or that it is smaller than they can say."""
+    return "<0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"

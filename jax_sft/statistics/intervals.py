@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 Z = 1.959963984540054  # two-sided 95% of the normal distribution
-PRIOR_ITEMS = 0.5
+PRIOR_ITEMS = 0.75
 """Items whose samples all agree that the estimate of the effective size is started with."""
 FINENESS = 100
 """Draws that a sample is worth at most, where it may have other values than 0 and 1."""

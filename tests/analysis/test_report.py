@@ -33,10 +33,18 @@ FIGURES = {
     "benchmarks_general",
     "benchmarks_safety",
     "length_and_score",
+    "budgets_in_domain",
+    "budgets_reasoning",
+    "budgets_general",
+    "budgets_safety",
     "safety_and_reasoning",
     "behaviours",
     "training",
 }
+
+
+OWN = ("#", "figures/", "results.", "comparisons.csv", "budgets.csv")
+"""How addresses within the report begin."""
 
 
 class Page(HTMLParser):
@@ -55,7 +63,9 @@ class Page(HTMLParser):
         for name, value in attrs:
             if name == "id":
                 self.ids.add(str(value))
-            if name in ("src", "href") and not str(value).startswith(("#", "figures/", "results.")):
+            if name in ("src", "href") and not str(value).startswith(
+                ("#", "figures/", "results.", "comparisons.csv", "budgets.csv")
+            ):
                 self.outside.append(str(value))
 
     def handle_endtag(self, tag: str) -> None:
@@ -135,6 +145,29 @@ def test_results_hold_every_unit(written: tuple[epath.Path, str]) -> None:
     assert [float(row["mean"]) for row in rows] == [row["mean"] for row in table]
 
 
+def test_every_snapshot_is_compared_with_its_base(written: tuple[epath.Path, str]) -> None:
+    with open(Path(written[0]).parent / "comparisons.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (4 + 5) * 7
+    row = next(r for r in rows if (r["run"], r["curve"], r["step"]) == ("cot", "sort", "20"))
+    assert float(row["change"]) == pytest.approx(-0.4625)
+    assert float(row["low"]) < -0.4625 < float(row["high"]) < 0
+    assert float(row["p"]) <= float(row["p_curve"]) <= 7 * float(row["p"])
+    assert float(row["p"]) <= float(row["q_study"]) < 0.001
+    assert (row["items"], row["paired"]) == ("80", "true")
+
+
+def test_scores_at_smaller_budgets_end_at_the_score(written: tuple[epath.Path, str]) -> None:
+    with open(Path(written[0]).parent / "budgets.csv", newline="") as file:
+        rows = [
+            r for r in csv.DictReader(file) if (r["run"], r["benchmark"], r["step"]) == ("cot", "sort", "80")
+        ]
+    assert [int(row["tokens"]) for row in rows][:4] == [16, 24, 32, 48]
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores)
+    assert (scores[0], scores[-1]) == (0.0, pytest.approx(0.65))
+
+
 def test_browser_shows_the_same_items_at_every_snapshot(
     kept_study: Study, written: tuple[epath.Path, str]
 ) -> None:
@@ -155,7 +188,7 @@ def test_same_study_same_bytes(make_study: Callable[..., Study]) -> None:
     first = {str(path): path.read_bytes() for path in Path(folder).rglob("*.*")}
     write_report(study)
     assert {str(path): path.read_bytes() for path in Path(folder).rglob("*.*")} == first
-    assert len(first) == 3 + 2 * len(list((folder / "figures").glob("*.svg")))
+    assert len(first) == 5 + 2 * len(list((folder / "figures").glob("*.svg")))
 
 
 def test_hostile_and_long_completions(

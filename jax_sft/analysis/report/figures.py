@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import vl_convert
 from etils import epath
 
+from jax_sft.analysis.budgets import BudgetPoint
 from jax_sft.analysis.report import relation_figures, step_figures
+from jax_sft.analysis.report.budget_figures import budget_scores
 from jax_sft.analysis.series import Series
 from jax_sft.analysis.study import StudyResults
 from jax_sft.files import write_atomically
@@ -22,7 +24,10 @@ def look_of(record: StudyResults) -> Look:
 
 
 def build_figures(
-    record: StudyResults, series: Sequence[Series], counts: step_figures.Behaviours
+    record: StudyResults,
+    series: Sequence[Series],
+    counts: step_figures.Behaviours,
+    budgets: Sequence[BudgetPoint],
 ) -> dict[str, Figure]:
     """Every figure the study has data for, by name."""
     look = look_of(record)
@@ -33,6 +38,7 @@ def build_figures(
         relation_figures.gains(series, look, swept),
         *(step_figures.benchmark_scores(record, series, group, look, swept) for group in record.groups),
         relation_figures.length_and_score(record, series, look, swept),
+        *(budget_scores(record, budgets, group, look) for group in record.groups),
         relation_figures.safety_and_reasoning(series, look, swept),
         step_figures.behaviours_by_step(record, counts, look, swept),
         step_figures.training(record, look, trained),

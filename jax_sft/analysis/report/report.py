@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -11,12 +12,21 @@ import vl_convert
 from etils import epath
 
 from jax_sft import terminal
+from jax_sft.analysis.budgets import BudgetPoint, budget_curve
+from jax_sft.analysis.comparisons import compare
 from jax_sft.analysis.report.browser import CompletionSample
+from jax_sft.analysis.report.budget_figures import write_budgets
 from jax_sft.analysis.report.figures import build_figures, look_of, write_figures
 from jax_sft.analysis.report.judges import agreement_rows, judge_rows
 from jax_sft.analysis.report.sparklines import sparkline, swatch
 from jax_sft.analysis.report.step_figures import BENCHMARK_CAPTION, Behaviours
-from jax_sft.analysis.report.tables import differing_fields, results, training_summary, write_results
+from jax_sft.analysis.report.tables import (
+    differing_fields,
+    results,
+    training_summary,
+    write_comparisons,
+    write_results,
+)
 from jax_sft.analysis.series import GROUP_TITLES, Series, build_series
 from jax_sft.analysis.study import StudyResults, completions_of, load_study
 from jax_sft.analysis.transfer import transfers
@@ -47,34 +57,58 @@ TABLE_COLUMNS = (
     "truncation_rate",
     "no_answer_rate",
 )
+DETAIL_COLUMNS = (
+    "completions",
+    "samples",
+    "median_tokens",
+    "total_tokens",
+    "unfinished_rate",
+    "loop_rate",
+    "thought_rate",
+    "well_formed_rate",
+    "seconds",
+)
+"""Shown of a row that is opened."""
 
 
 def write_report(study: Study) -> epath.Path:
     """Write <root>/<study>/report/ from the files of the study and give the path of its index.html.
 
-    Beside the page: figures/*.svg and *.png, results.parquet and results.csv. The page holds everything it
+    Beside the page: figures/*.svg and *.png, results.parquet and results.csv, comparisons.csv (every snapshot
+    against its base, tested) and budgets.csv (scores at smaller token budgets). The page holds everything it
     shows, its JavaScript included. UsageError when there is nothing to report or a file is malformed.
     """
     record = load_study(study)
     series = build_series(record)
-    counts, sample = _read_completions(record)
+    read = _read_completions(record)
     table = results(record)
     folder = report_folder(study)
     folder.mkdir(parents=True, exist_ok=True)
     write_results(table, folder)
-    figures = build_figures(record, series, counts)
+    write_comparisons(study.name, compare(series), folder)
+    write_budgets(study.name, read.budgets, folder)
+    figures = build_figures(record, series, read.behaviours, read.budgets)
     write_figures(list(figures.values()), folder / "figures")
     page = page_templates("jax_sft.analysis.report", "page").get_template("page.html.jinja")
     path = folder / "index.html"
-    write_atomically(path, page.render(**_context(record, series, figures, table, sample)))
+    write_atomically(path, page.render(**_context(record, series, figures, table, read.sample)))
     terminal.results().print(f"report: {path}")
     return path
 
 
-def _read_completions(record: StudyResults) -> tuple[Behaviours, CompletionSample]:
-    """One pass over all completions: phrases by (run, group, step), and the sample for the page."""
+@dataclass(frozen=True)
+class _Reading:
+    """What the report takes from the completions themselves."""
+
+    behaviours: Behaviours
+    sample: CompletionSample
+    budgets: list[BudgetPoint]
+
+
+def _read_completions(record: StudyResults) -> _Reading:
+    """One pass over all completions: phrases by (run, group, step), scores at budgets, the page's sample."""
     counts: dict[tuple[str, str, int], dict[str, float]] = {}
-    sample = CompletionSample(record)
+    sample, budgets = CompletionSample(record), list[BudgetPoint]()
     for run in record.swept:
         for step in run.steps:
             for group in record.groups:
@@ -84,11 +118,12 @@ def _read_completions(record: StudyResults) -> tuple[Behaviours, CompletionSampl
                     if unit is not None:
                         lines = completions_of(record.study, unit)
                         sample.add(unit, lines)
+                        budgets += budget_curve(unit, lines, benchmark.max_new_tokens)
                         counted += lines[:: max(1, len(lines) // BEHAVIOUR_ROWS)]
                 found = behaviours((line.completion, line.tokens) for line in counted)
                 if found is not None:
                     counts[run.name, group, step] = found
-    return counts, sample
+    return _Reading(counts, sample, budgets)
 
 
 def _context(
@@ -115,7 +150,8 @@ def _context(
         "agreements": agreement_rows(record),
         "table": {
             "columns": TABLE_COLUMNS,
-            "rows": [[row[name] for name in TABLE_COLUMNS] for row in table.to_pylist()],
+            "details": DETAIL_COLUMNS,
+            "rows": [[row[name] for name in (*TABLE_COLUMNS, *DETAIL_COLUMNS)] for row in table.to_pylist()],
         },
         "sample": pages,
         "differences": differing_fields(record.runs),
@@ -142,7 +178,7 @@ def _sections(
         ("verdicts", "Verdicts", swept),
         ("scores", "Scores", "scores_by_group" in figures),
         ("benchmarks", "Benchmarks", any(name.startswith("benchmarks_") for name in figures)),
-        ("length", "Length", "length_and_score" in figures or "behaviours" in figures),
+        ("length", "Length", any(name.startswith(("length", "behaviours", "budgets")) for name in figures)),
         ("safety", "Safety", "safety_and_reasoning" in figures),
         ("judges", "Judges", any(unit.judges for run in record.swept for unit in run.units.values())),
         ("training", "Training", "training" in figures),

@@ -1,7 +1,7 @@
 """The numbers of a study as tables: every metric of every unit, what differs between runs, how they went."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from etils import epath
 
+from jax_sft.analysis.comparisons import Comparison
 from jax_sft.analysis.study import RunResults, StudyResults
 from jax_sft.tasks.task import group_of
 
@@ -33,12 +34,18 @@ SCHEMA = pa.schema(
         ("mean_tokens", pa.float64()),
         ("truncation_rate", pa.float64()),
         ("no_answer_rate", pa.float64()),
+        ("samples", pa.int64()),
+        ("median_tokens", pa.float64()),
+        ("total_tokens", pa.int64()),
+        ("unfinished_rate", pa.float64()),
+        ("loop_rate", pa.float64()),
+        ("thought_rate", pa.float64()),
+        ("well_formed_rate", pa.float64()),
+        ("seconds", pa.float64()),
     ]
 )
-
-
 SHARED = ("items", "completions", "mean_tokens", "truncation_rate", "no_answer_rate")
-"""Columns that all metrics of a unit share."""
+"""Columns that all metrics of a unit share; those of `Outputs` too."""
 
 
 def results(record: StudyResults) -> pa.Table:
@@ -53,6 +60,33 @@ def write_results(table: pa.Table, folder: epath.Path) -> None:
     pyarrow.csv.write_csv(table, csv)
     (folder / "results.parquet").write_bytes(parquet.getvalue())
     (folder / "results.csv").write_bytes(csv.getvalue())
+
+
+def write_comparisons(study: str, comparisons: Sequence[Comparison], folder: epath.Path) -> None:
+    """Write comparisons.csv into `folder`: one row per curve and snapshot after the base."""
+    rows = [
+        {
+            "study": study,
+            "run": c.series.run,
+            "curve": c.series.name,
+            "is_group": c.series.is_group,
+            "step": c.step,
+            "paired": c.change.paired,
+            "items": c.change.items,
+            "change": c.change.mean,
+            "low": c.change.low,
+            "high": c.change.high,
+            "p": c.change.p,
+            "p_fall": c.change.p_fall,
+            "p_curve": c.p_curve,
+            "q_study": c.q_study,
+            "visible": c.change.visible if c.change.paired else None,
+        }
+        for c in comparisons
+    ]
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(pa.Table.from_pylist(rows), buffer)
+    (folder / "comparisons.csv").write_bytes(buffer.getvalue())
 
 
 def _rows(record: StudyResults) -> Iterator[dict[str, Any]]:
@@ -72,7 +106,8 @@ def _rows(record: StudyResults) -> Iterator[dict[str, Any]]:
                     "higher_is_better": unit.higher_is_better,
                 }
                 whole |= {name: getattr(unit, name) for name in SHARED}
-                for name, value in unit.metrics.items():
+                whole |= asdict(unit.outputs)
+                for name, value in (unit.metrics | unit.sampled).items():
                     judged = asdict(value) if value.n else {"n": 0}
                     yield whole | {"metric": name, "headline": name == unit.headline} | judged
 

@@ -28,7 +28,17 @@ const MOST_ROWS = 1000;
 const NUMERIC = new Set(["step", "n", "mean", "low", "high", "mean_tokens", "truncation_rate", "no_answer_rate"]);
 const results = document.getElementById("results");
 if (results) {
-  const { columns, rows } = DATA.table;
+  const { columns, details, rows } = DATA.table;
+  const detail = (name, value) => {
+    if (value === null) return null;
+    const shown = name.endsWith("_rate") ? `${(100 * value).toFixed(1)}%`
+      : value.toLocaleString("en", { maximumFractionDigits: 1 });
+    return `${name.replaceAll("_", " ").replace(" rate", "")} ${shown}`;
+  };
+  const detailsOf = (row) => {
+    const texts = details.map((name, i) => detail(name, row[columns.length + i])).filter(Boolean);
+    return texts.join("  ·  ") || "nothing more was kept";
+  };
   let sorted = { column: -1, descending: false };
   const shown = (value, column) => {
     if (value === null) return "–";
@@ -55,7 +65,16 @@ if (results) {
     document.getElementById("count").textContent = `${kept.length.toLocaleString("en")} rows${more}`;
     results.tBodies[0].replaceChildren(...kept.slice(0, MOST_ROWS).map((row) => {
       const line = make("tr");
-      row.forEach((value, i) => line.append(make("td", shown(value, columns[i]), NUMERIC.has(columns[i]) ? "n" : "")));
+      columns.forEach((name, i) => line.append(make("td", shown(row[i], name), NUMERIC.has(name) ? "n" : "")));
+      line.title = detailsOf(row);
+      line.addEventListener("click", () => {
+        if (line.nextSibling?.className === "details") { line.nextSibling.remove(); return; }
+        const cell = make("td", detailsOf(row));
+        cell.colSpan = columns.length;
+        const more = make("tr", undefined, "details");
+        more.append(cell);
+        line.after(more);
+      });
       return line;
     }));
   };
