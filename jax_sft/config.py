@@ -268,6 +268,10 @@ class Study:
     title: str = ""
     description: str = ""
     """A paragraph for the head of the report."""
+    tables: dict[str, str] = field(default_factory=dict)
+    """Runs that belong together, by names or patterns with commas between them: a plan sums them up."""
+    row_tokens: dict[str, int] = field(default_factory=dict)
+    """Mean tokens of a row by name or pattern of a run, for a plan where the data are not at hand."""
 
     def run(self, name: str) -> Run:
         """The run of that name; KeyError when there is none."""

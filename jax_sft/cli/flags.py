@@ -11,10 +11,12 @@ from jax_sft.config import ModelConfig, Run, Study, replace
 from jax_sft.errors import UsageError
 from jax_sft.study.check import validate
 from jax_sft.study.load import load_study
+from jax_sft.study.patterns import matching
+from jax_sft.study.starts import parse_init
 
 ROOT_HELP = "Write below this folder (local or gs://) instead of the study's own root."
 DATA_ROOT_HELP = "Look up the study's data and benchmark files in this folder."
-RUNS_HELP = "Only these runs of the study, comma-separated; empty means all."
+RUNS_HELP = "Only these runs of the study, comma-separated names or patterns ('Qwen3-*'); empty means all."
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class UnitFlags(RunsFlags):
     steps: str = ""
     """Only these snapshot steps, comma-separated, for example `0,10`; empty means all there are."""
     benchmarks: str = ""
-    """Only these benchmarks of the study, comma-separated; empty means all."""
+    """Only these benchmarks of the study, comma-separated names or patterns; empty means all."""
 
 
 def open_study(path: str, flags: PlaceFlags) -> Study:
@@ -49,13 +51,24 @@ def open_study(path: str, flags: PlaceFlags) -> Study:
 
 
 def chosen_runs(study: Study, names: str) -> list[str]:
-    """The runs that `--runs` names, all by default; UsageError for one that the study does not have."""
-    return _among(names, [run.name for run in study.runs], "--runs") or [run.name for run in study.runs]
+    """The runs that `--runs` names, all by default; UsageError for a name or pattern that means none."""
+    known = [run.name for run in study.runs]
+    return matching(names, known, "--runs") or known
+
+
+def with_chosen_runs(study: Study, names: str) -> Study:
+    """The study with the runs that `--runs` names and those that they start from, and no others."""
+    wanted = set(chosen_runs(study, names))
+    for run in reversed(study.runs):  # a run comes after the one that it starts from
+        if run.name in wanted and (start := parse_init(run.init)):
+            wanted.add(start.run)
+    return replace(study, runs=tuple(run for run in study.runs if run.name in wanted))
 
 
 def chosen_units(study: Study, flags: UnitFlags) -> tuple[list[str], list[int] | None, list[str] | None]:
     """Runs, steps and benchmarks as the evaluation expects them; None means all."""
-    benchmarks = _among(flags.benchmarks, [benchmark.name for benchmark in study.benchmarks], "--benchmarks")
+    known = [benchmark.name for benchmark in study.benchmarks]
+    benchmarks = matching(flags.benchmarks, known, "--benchmarks", "benchmark")
     return chosen_runs(study, flags.runs), numbers(flags.steps, "--steps") or None, benchmarks or None
 
 
@@ -82,14 +95,6 @@ def with_models(study: Study, names: Collection[str]) -> Study:
     from jax_sft.models.weights import read  # late, because it brings jax
 
     return read.with_models(study, names)
-
-
-def _among(text: str, known: list[str], flag: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise UsageError(f"{flag}: the study has no {name!r}; it has {', '.join(known) or 'none'}")
-    return names
 
 
 def number(text: str, word: str) -> int:

@@ -24,6 +24,7 @@ from jax_sft.cli.flags import (
     chosen_units,
     number,
     open_study,
+    with_chosen_runs,
     with_models,
     with_run_flags,
 )
@@ -175,7 +176,8 @@ def report(words: list[str], args: list[str]) -> None:
 
     A page with curves, tables and completions, and beside it the figures and all the numbers.
     """
-    study = open_study(words[0], parse_flags(PlaceFlags, args))
+    flags = parse_flags(RunsFlags, args)
+    study = with_chosen_runs(open_study(words[0], flags), flags.runs)
     from jax_sft.analysis.report.report import write_report
 
     write_report(study)
@@ -252,7 +254,7 @@ VERBS = {
         Verb(sweep, ("STUDY",), SweepHelp),
         Verb(score, ("STUDY",), ScoreHelp),
         Verb(judge, ("CASES", "OUT"), JudgeOptions),
-        Verb(report, ("STUDY",), PlaceFlags),
+        Verb(report, ("STUDY",), RunsFlags),
         Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
         Verb(data_build, ("SET", "FOLDER"), BuildOptions),
         Verb(data_verify, ("POOL", "OUT"), VerifyFlags),

@@ -6,18 +6,22 @@ from typing import Any
 
 from etils import epath
 
-from jax_sft.config import BenchmarkConfig
+from jax_sft.config import BenchmarkConfig, Protocol
 from jax_sft.errors import UsageError
 from jax_sft.files import home
 from jax_sft.study.document import from_json, suggestion
+from jax_sft.tasks.protocols import check_protocol
 from jax_sft.tasks.task import task_modules
 
 
-def suite(name: str, file: epath.PathLike = "") -> tuple[BenchmarkConfig, ...]:
+def suite(
+    name: str, file: epath.PathLike = "", protocol: Protocol = "standard"
+) -> tuple[BenchmarkConfig, ...]:
     """The benchmarks of a ready suite (`quick`, `paper`, `safety`), or of one in a TOML file of one's own.
 
     In such a file a suite is a table of what its benchmarks have in common, and `[[NAME.benchmarks]]` a table
-    for each, with the fields of `BenchmarkConfig`. UsageError for a name, task or field that is unknown.
+    for each, with the fields of `BenchmarkConfig`. `protocol` is that of benchmarks that say nothing of it.
+    UsageError for a name, task or field that is unknown.
     """
     path = home(file) if file else resources.files("jax_sft.evaluation") / "suites.toml"
     suites = _read(path)
@@ -26,7 +30,7 @@ def suite(name: str, file: epath.PathLike = "") -> tuple[BenchmarkConfig, ...]:
             f"{path}: no suite {name!r}{suggestion(name, list(suites))}; it has {', '.join(suites)}"
         )
     where = f"{path}, suite {name}"
-    common = dict(suites[name])
+    common = {"protocol": protocol, **suites[name]}
     benchmarks = common.pop("benchmarks", None)
     if not isinstance(benchmarks, list) or not benchmarks:
         raise UsageError(f"{where}: holds no [[{name}.benchmarks]]")
@@ -58,4 +62,8 @@ def _benchmark(fields: dict[str, Any], where: str) -> BenchmarkConfig:
     if config.task not in known:
         close = suggestion(config.task, known)
         raise UsageError(f"{where}: unknown task {config.task!r}{close}; known: {', '.join(known)}")
+    try:
+        check_protocol(config)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
     return config

@@ -188,7 +188,9 @@ def plan_training(run: Run, work: Workload, topology: Topology, settings: Settin
     """
     mesh = axis_sizes(run.parallelism, topology.devices)
     facts = {
-        length: compile_facts(train_program(run, topology, length, most), settings.cache, settings.timeout)
+        length: compile_facts(
+            train_program(run, topology, length, shared_count(most)), settings.cache, settings.timeout
+        )
         for length, (_, most) in work.micro_batches.items()
     }
     rooflines = {}
@@ -200,6 +202,13 @@ def plan_training(run: Run, work: Workload, topology: Topology, settings: Settin
     fits = bool(rooflines) and all(each.peak <= limit for each in facts.values())
     flops = model_flops(run.model, work.tokens, work.targets, work.pairs, frozen=run.lora.rank > 0)
     return TrainPlan(run, topology, mesh, work, facts, rooflines, fits, flops)
+
+
+def shared_count(micro_batches: int) -> int:
+    """The next power of two from 8 on: their number changes no more than the room for their tokens, and runs
+    that are compiled for as many are compiled once. How many are computed is counted apart.
+    """
+    return max(8, 1 << (micro_batches - 1).bit_length())
 
 
 def _train_roofline(

@@ -14,6 +14,7 @@ from jax_sft.options import PlanOptions
 from jax_sft.planning.costing import RunPlan, Settings, load_prices, plan_sweep, plan_training
 from jax_sft.planning.page import render
 from jax_sft.planning.search import search
+from jax_sft.planning.sums import sums_json, sums_table, table_sums
 from jax_sft.planning.tables import TERMINAL_WIDTH, StudyPlan, as_json, notes, terminal_table
 from jax_sft.planning.topologies import Topology, parse_topology
 from jax_sft.planning.workload import (
@@ -24,6 +25,7 @@ from jax_sft.planning.workload import (
     workload,
 )
 from jax_sft.study.folder import plan_folder
+from jax_sft.study.patterns import first_matching
 from jax_sft.terminal import messages, results
 
 
@@ -37,9 +39,16 @@ def write_plan(study: Study, runs: Sequence[Run], options: PlanOptions) -> epath
     console = results(TERMINAL_WIDTH)
     console.print(terminal_table(plan))
     console.print("\n".join(notes(plan)))
+    if sums := table_sums(plan):
+        console.print(sums_table(sums))
+        console.print(
+            "tables share runs, so that they add up to more than all runs; the last line counts each once"
+        )
     folder = plan_folder(study)
     write_atomically(folder / "index.html", render(plan))
     write_json(folder / "plan.json", [as_json(each) for each in plan.runs])
+    if sums:
+        write_json(folder / "tables.json", sums_json(sums))
     console.print(f"plan: {folder / 'index.html'}")
     if all(each.train is None for each in plan.runs):
         raise JaxSftError(f"no run could be planned: {plan.runs[0].problem}")
@@ -106,8 +115,10 @@ class _Planner:
         return replace(plan, run=best.run, train=best, tried=tuple(tried))
 
     def _work(self, run: Run) -> Workload:
-        options = self.options
-        return workload(run, self.rows, options.rows, options.row_tokens, options.target_share)
+        options, expected = self.options, self.study.row_tokens
+        pattern = first_matching(list(expected), run.name)
+        tokens = options.row_tokens or (expected[pattern] if pattern else 0)
+        return workload(run, self.rows, options.rows, tokens, options.target_share)
 
     def _say(self, text: str) -> None:
         self.console.print(f"{self.run.name} on {self.topology.label}: {text}")

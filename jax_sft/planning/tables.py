@@ -70,14 +70,14 @@ def row(plan: RunPlan) -> list[str]:
     dollars = plan.dollars()
     return [
         *told,
-        f"{_span((train.bound, train.serial))} s",
+        f"{span((train.bound, train.serial))} s",
         train.main.limit,
         f"{train.mfu:.0%}",
         f"{collective_bytes(plan, 'all-gather') / GIB:.1f} GiB",
         f"{reduced / GIB:.1f} GiB",
-        _span(plan.hours()),
-        _span(plan.chip_hours()),
-        f"${_span(dollars)}" if dollars else "no price",
+        span(plan.hours()),
+        span(plan.chip_hours()),
+        f"${span(dollars)}" if dollars else "no price",
         f"{plan.storage() / 1e9:,.1f} GB",
     ]
 
@@ -101,7 +101,7 @@ def settings_text(plan: RunPlan) -> str:
     return f"remat {run.remat}, {run.data.rows_per_micro_batch} rows, {axes}{host}"
 
 
-def _span(numbers: tuple[float, float]) -> str:
+def span(numbers: tuple[float, float]) -> str:
     """`1,230-2,000`: three digits that count."""
     low, high = (f"{float(f'{number:.3g}'):,.10g}" for number in numbers)
     return low if low == high else f"{low}-{high}"
@@ -130,10 +130,10 @@ def notes(plan: StudyPlan) -> list[str]:
         if planned:
             low, high = (sum(each.chip_hours()[end] for each in planned) for end in (0, 1))
             price = planned[0].price
-            cost = f", ${_span((low * price, high * price))}" if price else ""
+            cost = f", ${span((low * price, high * price))}" if price else ""
             runs = "1 run takes" if len(planned) == 1 else f"{len(planned)} runs take"
             rest = f"; without what does not fit or has no plan: {', '.join(left_out)}" if left_out else ""
-            lines.append(f"{topology.label}: {runs} {_span((low, high))} chip-hours{cost}{rest}")
+            lines.append(f"{topology.label}: {runs} {span((low, high))} chip-hours{cost}{rest}")
     if any(each.train is not None and each.train.work.assumed for each in plan.runs):
         lines.append("data not at hand: rows and their lengths are assumed (--rows, --row-tokens)")
     if plan.sweep.unknown:

@@ -20,6 +20,7 @@ from jax_sft.errors import UsageError
 from jax_sft.judge_config import PARTS
 from jax_sft.judges.pages import PAGES
 from jax_sft.study.folder import RESERVED_RUNS, RESERVED_STUDIES
+from jax_sft.study.patterns import matching
 from jax_sft.study.starts import parse_init
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -56,6 +57,7 @@ def _study(study: Study) -> Problems:
     for benchmark in study.benchmarks:
         yield from _benchmark(benchmark, study.evaluation)
     yield from _judges(study)
+    yield from _patterns(study)
     yield from _evaluation(study.evaluation)
 
 
@@ -78,6 +80,20 @@ def _judges(study: Study) -> Problems:
             if name not in known:
                 at = f"benchmarks.{benchmark.name}.judges"
                 yield f"{at}: no judge {name!r}; known: {', '.join(sorted(known))}"
+
+
+def _patterns(study: Study) -> Problems:
+    """What is said of runs by patterns is said of some."""
+    names = [run.name for run in study.runs]
+    said = {f"tables.{name}": runs for name, runs in study.tables.items()}
+    said["row_tokens"] = ",".join(study.row_tokens)
+    for where, patterns in said.items():
+        try:
+            matching(patterns, names, where)
+        except UsageError as error:
+            yield str(error)
+    for pattern, count in study.row_tokens.items():
+        yield from _at_least(f"row_tokens.{pattern}", count, 1)
 
 
 def _run(run: Run, earlier: list[str], all_names: list[str]) -> Problems:

@@ -84,6 +84,25 @@ def test_sweep_score_and_report_pass_on_what_was_chosen(study: str, calls: list[
     assert reported.root == "there"
 
 
+def test_runs_are_chosen_by_patterns(study: str, calls: list[Any]) -> None:
+    assert main(["train", study, "--runs", "c*"]) == 0
+    assert main(["score", study, "--runs", "*o*,b?se", "--benchmarks", "g*"]) == 0
+    (_, _, run), (_, _, *units) = calls
+    assert run.name == "cot"
+    assert units == [["base", "cot"], None, ["game"]]
+
+
+def test_a_report_of_chosen_runs_has_those_that_they_start_from(calls: list[Any], tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from jax_sft.config import *\n"
+        "RUNS = (Run(name='base'), Run(name='other'), Run(name='cot', init='run:base'))\n"
+        "def study(): return Study(name='own', runs=RUNS)\n"
+    )
+    assert main(["report", str(file), "--runs", "c*"]) == 0
+    assert [run.name for run in calls[0][1].runs] == ["base", "cot"]
+
+
 def test_a_model_left_out_is_that_of_the_start_weights(calls: list[Any], tmp_path: Path) -> None:
     weights, other = (str(write_model(tmp_path / str(number), random_config(number))) for number in (0, 4))
     file = tmp_path / "own.py"
@@ -127,12 +146,15 @@ def test_quickstart_trains_sweeps_and_reports_in_this_order(calls: list[Any], tm
         (["train"], "write jax-sft train STUDY, then the flags"),
         (["train", "--seed", "1"], "write jax-sft train STUDY, then the flags"),
         (["train", "nowhere.py"], "nowhere.py: no such study"),
-        (["train", "STUDY", "--runs", "base,cat"], "--runs: the study has no 'cat'; it has base, cot"),
+        (["train", "STUDY", "--runs", "base,cat"], "--runs: the study has no run 'cat'; did you mean cot?"),
         (["train", "STUDY", "--seed", "x"], "--seed: invalid literal"),
         (["train", "STUDY", "--data.batch-size", "0"], "runs.base.data.batch_size: 0 is not"),
         (["train", "STUDY", "--step", "0"], "unknown flag --step"),
         (["sweep", "STUDY", "--steps", "0,last"], "--steps: 'last' is not a step"),
-        (["sweep", "STUDY", "--benchmarks", "golf"], "--benchmarks: the study has no 'golf'; it has game"),
+        (
+            ["sweep", "STUDY", "--benchmarks", "golf"],
+            "--benchmarks: the study has no benchmark 'golf'; it has game",
+        ),
         (
             ["sweep", "STUDY", "--evaluation.slot", "1"],
             "unknown flag --evaluation.slot; did you mean --evaluation.slots",
