@@ -108,6 +108,8 @@ class SweepOptions:
     """Do one share of the units, `0/3` to `2/3` for three workers; `auto/3` takes the index from the job."""
     follow: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the snapshots that training has yet to write, until the runs have ended."""
+    judges: str = ""
+    """Only these judges judge, comma-separated; `none`: none now, `jax-sft score` has them judge later."""
     follow_timeout: float = 0.0
     """Minutes without a new snapshot after which a sweep that follows gives up; 0 waits for ever."""
 

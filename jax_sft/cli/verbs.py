@@ -30,6 +30,7 @@ from jax_sft.cli.flags import (
 )
 from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, parse_known_flags
 from jax_sft.config import EvaluationConfig, Run, Study, replace
+from jax_sft.errors import JaxSftError
 from jax_sft.files import home
 from jax_sft.options import BuildOptions, JudgeOptions, PlanOptions, SweepOptions
 from jax_sft.study.check import validate
@@ -67,6 +68,8 @@ class ScoreFlags(UnitFlags):
 
     traps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print what the paper's protocol, and each of its traps alone, would change; write nothing."""
+    judges: str = ""
+    """Only these judges judge what they have not judged, comma-separated; `none`: none do."""
 
 
 @dataclass(frozen=True)
@@ -144,16 +147,23 @@ def sweep(words: list[str], args: list[str]) -> None:
 
 
 def score(words: list[str], args: list[str]) -> None:
-    """Score the stored completions of a study again."""
+    """Score the stored completions of a study again.
+
+    Models that judge are asked first about what they have not judged.
+    """
     study, flags = _with_evaluation_flags(words[0], args, ScoreFlags)
     from jax_sft.evaluation import score as scoring
+    from jax_sft.evaluation.judge_units import judge_stored
 
     if flags.traps:
         from jax_sft.evaluation.traps import measured_traps
 
         results(120).print(measured_traps(study, *chosen_units(study, flags)))
     else:
+        problems = judge_stored(study, *chosen_units(study, flags), flags.judges)
         scoring.score(study, *chosen_units(study, flags))
+        if problems:
+            raise JaxSftError("; ".join(problems))
 
 
 def judge(words: list[str], args: list[str]) -> None:

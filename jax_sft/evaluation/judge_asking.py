@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -23,6 +24,8 @@ class Chips:
 
     mesh: Mesh
     make_backend: MakeBackend
+    free: Callable[[], Any] = tuple
+    """Lets go of what is on them, before a judge's weights are read."""
 
 
 def ask(model: JudgeModel, asked: Mapping[str, Question], chips: Chips, advance: Advance) -> Iterator[Answer]:
@@ -30,6 +33,7 @@ def ask(model: JudgeModel, asked: Mapping[str, Question], chips: Chips, advance:
 
     `advance` is called with the tokens of each. JaxSftError when the weights cannot be had.
     """
+    chips.free()
     settings = replace(
         model.evaluation, slots=model.config.slots or model.evaluation.slots, context=model.context
     )

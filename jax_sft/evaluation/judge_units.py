@@ -19,14 +19,16 @@ from jax_sft.evaluation.items import find_benchmark
 from jax_sft.evaluation.judge_asking import Chips, ask
 from jax_sft.evaluation.judge_models import JudgeModel
 from jax_sft.evaluation.judge_parts import Asked, questions
-from jax_sft.evaluation.score import Unit, asked_of_unit
+from jax_sft.evaluation.score import Unit, asked_of_unit, units_with_completions
+from jax_sft.generation.engine import Engine
 from jax_sft.judges.chosen import Chosen, judges_of
 from jax_sft.judges.page import Question
+from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import unit_folder
 from jax_sft.study.records import Item, Key
 from jax_sft.study.verdicts import JudgedPart, JudgeLine, read_verdicts, write_verdicts
 from jax_sft.tasks.task import Task, get_task
-from jax_sft.terminal import progress_of_completions
+from jax_sft.terminal import messages, progress_of_completions
 
 FLUSH_SECONDS = 30.0
 
@@ -48,6 +50,10 @@ class JudgedUnit:
         for (item, sample), text in self.texts.items():
             for asked in questions(self.task, judge, self.items[item], text):
                 yield (item, sample, judge.config.name, asked.part), asked
+
+    def has_all(self, judge: Chosen) -> bool:
+        """Whether the judge, or one of its name, has said something of all that it is asked."""
+        return all(key in self.lines and self.lines[key].of == asked.of for key, asked in self.asked(judge))
 
     def add(self, line: JudgeLine) -> None:
         """Keep what was said, in place of what was said of it before."""
@@ -91,12 +97,13 @@ class Judging:
         self,
         study: Study,
         asked: Sequence[tuple[BenchmarkConfig, Sequence[Item]]],
-        only: Sequence[str] | None = None,
+        only: str = "",
     ) -> None:
-        """`only` names the judges that are wanted (None: all). Errors for whatever can be known to fail."""
+        """`only` names the judges that are wanted, as `--judges` does. Errors for what is bound to fail."""
         self._evaluation = study.evaluation
         self.models: dict[str, JudgeModel] = {}
         """By the judge's name."""
+        wanted = _wanted(only, {judge for benchmark, _ in asked for judge in benchmark.judges})
         for benchmark, items in asked:
             judges = judges_of(study, benchmark)
             task = get_task(benchmark.task)
@@ -106,7 +113,7 @@ class Judging:
                     "as judges=('rm_rb2',) (docs/judges.md)"
                 )
             for judge in judges:
-                if only is None or judge.config.name in only:
+                if judge.config.name in wanted:
                     self._prepare(judge, task, items, benchmark.name)
 
     def _prepare(self, judge: Chosen, task: Task, items: Sequence[Item], benchmark: str) -> None:
@@ -137,6 +144,42 @@ class Judging:
             except JaxSftError as error:
                 problems.append(str(error))
         return problems
+
+
+def judge_stored(
+    study: Study,
+    runs: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    benchmarks: Sequence[str] | None = None,
+    judges: str = "",
+) -> list[str]:
+    """Have judges judge what they have not judged of what is stored; what could not be had, in words.
+
+    Where nothing is missing no model is looked for.
+    """
+    units = judged_units(study, units_with_completions(study, runs, steps, benchmarks))
+    wanted = _wanted(judges, {judge for benchmark, _ in units for judge in benchmark.judges})
+    if all(
+        unit.has_all(judge)
+        for benchmark, unit in units
+        for judge in judges_of(study, benchmark)
+        if judge.config.name in wanted
+    ):
+        return []
+    asked = {benchmark.name: (benchmark, list(unit.items.values())) for benchmark, unit in units}
+    chips = Chips(make_generation_mesh(study.evaluation.tensor), Engine)
+    return Judging(study, list(asked.values()), judges).judge(units, chips, messages())
+
+
+def _wanted(names: str, known: set[str]) -> set[str]:
+    """Of the known judges those that `--judges` names; UsageError for one that no benchmark has."""
+    if names.strip() == "none":
+        return set()
+    wanted = {name.strip() for name in names.split(",") if name.strip()}
+    if unknown := wanted - known:
+        there = ", ".join(sorted(known)) or "none"
+        raise UsageError(f"--judges: no benchmark has a judge {min(unknown)!r}; there are {there}")
+    return wanted or known
 
 
 Owners = dict[str, tuple[Question, list[tuple[JudgedUnit, JudgedPart]]]]

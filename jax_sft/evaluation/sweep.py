@@ -47,8 +47,12 @@ class Sweep:
         console: Console | None = None,
         make_backend: MakeBackend = Engine,
         worker: Worker = ALONE,
+        judges: str = "",
     ) -> None:
-        """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit."""
+        """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit.
+
+        `judges` names those that are to judge, as `--judges` does.
+        """
         self.study, self.worker = study, worker
         self.console = console or messages()
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
@@ -70,7 +74,7 @@ class Sweep:
         if not jax.process_index():
             wait_for_all("items written")
         self._voices = Voices(self.asked)
-        self.judging = Judging(study, self.asked)
+        self.judging = Judging(study, self.asked, judges)
 
     def share(self, run: str, steps: Sequence[int]) -> Share:
         """The worker's units of a run that will have snapshots at `steps`."""
@@ -105,8 +109,7 @@ class Sweep:
     def judge(self, units: Sequence[Unit]) -> None:
         """Have judges judge what they have not judged yet, on the chips that drew; its engines are let go."""
         if self.judging.models:
-            self.engines.clear()
-            chips = Chips(self.mesh, self._make_backend)
+            chips = Chips(self.mesh, self._make_backend, self.engines.clear)
             for problem in self.judging.judge(judged_units(self.study, units), chips, self.console):
                 self.give_up(problem)
 
@@ -155,7 +158,9 @@ def sweep(
         if name not in known:
             raise UsageError(f"study {study.name}: no run {name!r}; it has {', '.join(known)}")
     names = list(dict.fromkeys(benchmarks or [b.name for b in study.benchmarks]))
-    sweeper = Sweep(study, [find_benchmark(study, name) for name in names], console, worker=worker)
+    sweeper = Sweep(
+        study, [find_benchmark(study, name) for name in names], console, worker=worker, judges=options.judges
+    )
     rounds = _rounds(sweeper, list(dict.fromkeys(runs)), steps, options)
     try:
         problems = _sweep_rounds(sweeper, rounds, runs, steps, options)

@@ -50,7 +50,8 @@ def read_verdicts(unit: epath.PathLike) -> dict[JudgedPart, JudgeLine]:
     if not path.exists():
         return {}
     rows = enumerate(read_jsonl(path), start=1)
-    lines = [from_json(JudgeLine, row, f"{path}, line {number}") for number, row in rows]
+    remedy = "remove the file, then the sweep has all of it judged again"
+    lines = [from_json(JudgeLine, row, f"{path}, line {number}", remedy=remedy) for number, row in rows]
     return {line.key: line for line in lines}
 
 

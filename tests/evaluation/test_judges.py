@@ -12,21 +12,24 @@ import pytest
 from rich.console import Console
 
 from jax_sft.analysis.report.report import write_report
-from jax_sft.config import JudgeConfig, ParallelismConfig, Study, replace
+from jax_sft.config import BenchmarkConfig, JudgeConfig, ParallelismConfig, Study, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation import judge_units
 from jax_sft.evaluation.items import stored_items
 from jax_sft.evaluation.judge_asking import Chips
-from jax_sft.evaluation.judge_units import Judging, judged_units
+from jax_sft.evaluation.judge_units import Judging, judge_stored, judged_units
 from jax_sft.evaluation.score import score, units_with_completions
 from jax_sft.evaluation.sweep import sweep
 from jax_sft.generation.engine import Engine
 from jax_sft.generation.rewards import score_tokens
+from jax_sft.judges.chosen import headline_of, judges_of
 from jax_sft.judges.page import Question
 from jax_sft.models.weights.read import load_pretrained
+from jax_sft.options import SweepOptions
 from jax_sft.packed import Rows
 from jax_sft.sharding import make_mesh
 from jax_sft.study.verdicts import read_verdicts
+from jax_sft.tasks.task import get_task
 from tests.evaluation.judges import TOKENIZER, Spoken, guard, llama_scorer, qwen3
 from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, study, unit
 from tests.random_models import random_config, write_model
@@ -264,3 +267,53 @@ def test_a_response_is_cut_to_what_fits_and_counted(swept: Path, judges: tuple[J
     assert long.cut
     assert model.context - 10 <= len(long.prompts[0]) + model.max_new_tokens <= model.context
     assert TOKENIZER.decode(list(long.prompts[0])).rstrip().endswith("</think>")
+
+
+def test_judges_can_be_left_for_later_and_score_has_them_judge(
+    fresh: Path, judges: tuple[JudgeConfig, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = judged(fresh, judges, "qwen3guard")
+    sweep(of, ["first"], options=SweepOptions(judges="none"))
+    assert not list(fresh.glob("**/verdicts.jsonl"))
+    assert scores(fresh)["judges"][0]["failures"] == 6
+    told = Spoken(lambda _: "Safety: Unsafe")
+    monkeypatch.setattr(judge_units, "Engine", told)
+    assert judge_stored(of) == []
+    assert told.loads == 1
+    score(of)
+    assert scores(fresh)["metrics"]["qwen3guard_unsafe"]["mean"] == 1
+    # All is there: the model need not even be.
+    gone = replace(of, judges=(replace(judges[0], model="no/such/folder"),))
+    assert judge_stored(gone) == []
+    with pytest.raises(UsageError, match="--judges: no benchmark has a judge 'rm_rb2'; there are qwen3guard"):
+        judge_stored(of, judges="rm_rb2")
+
+
+def test_a_headline_is_the_judges_where_its_scores_are_the_published_ones(
+    swept: Path, judges: tuple[JudgeConfig, ...]
+) -> None:
+    """TruthfulQA's two judges together, a rubric for its own task, or what the benchmark says."""
+    model = judges[0].model
+    truth = JudgeConfig("truth", page="truthfulqa_truth", model=model)
+    info = JudgeConfig("info", page="truthfulqa_info", model=model)
+    of = judged(swept, (truth, info), "truth", "info")
+    told = Spoken(lambda prompt: "yes" if prompt.endswith("True:") or len(prompt) % 2 else "no")
+    assert judge(of, chips(8, told)) == []
+    score(of)
+    found = scores(swept)
+    assert found["headline"] == "truthful_and_informative"
+    assert found["metrics"]["truth_truthful"]["mean"] == 1
+    assert found["score"] == found["metrics"]["info_informative"]["mean"]
+    assert 0 < found["score"] < 1
+    named = replace(of, benchmarks=(replace(of.benchmarks[0], headline="truth_truthful"),))
+    score(named)
+    assert (scores(swept)["headline"], scores(swept)["score"]) == ("truth_truthful", 1)
+    for task, name, headline in (
+        ("hexphi", "rubric_harm", "rubric_harm_attack_success"),
+        ("xstest", "rubric_harm", "unsafe_refused"),
+        ("alpaca_eval", "skywork", "skywork_reward"),
+    ):
+        chosen = judges_of(of, BenchmarkConfig("b", task, judges=(name,)))
+        kind = get_task(task)
+        found_headline = headline_of(BenchmarkConfig("b", task), chosen, kind.headline, kind.judged_by_model)
+        assert found_headline[0] == headline
