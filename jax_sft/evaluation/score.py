@@ -15,7 +15,7 @@ from jax_sft.evaluation.judge_scores import JudgeFindings
 from jax_sft.evaluation.judging import Asked, judge, scorers
 from jax_sft.evaluation.outputs import measure_outputs, read_seconds
 from jax_sft.evaluation.settings import check_protocol
-from jax_sft.judges.chosen import Chosen, headline_of, judges_of
+from jax_sft.judges.chosen import Chosen, directions, headline_of, judges_of
 from jax_sft.responses.thinking import reopened
 from jax_sft.responses.workers import Workers
 from jax_sft.statistics.intervals import estimate
@@ -173,7 +173,11 @@ def summarise(
     """
     task = get_task(config.task)
     main, better = headline_of(config, judges, task.headline, task.judged_by_model)
-    names = sorted({name for verdict in verdicts if verdict for name in verdict.metrics} | {main})
+    seen = {name for verdict in verdicts if verdict for name in verdict.metrics}
+    if config.headline not in ("", *seen, *directions(judges)):
+        known = ", ".join(sorted(seen | directions(judges).keys()))
+        raise UsageError(f"benchmark {config.name}: no metric {config.headline!r}; it has {known}")
+    names = sorted(seen | {main})
     judged = [
         JudgedCompletion(line.item, line.sample, **vars(verdict))
         for line, verdict in zip(lines, verdicts, strict=True)

@@ -15,6 +15,7 @@ from jax_sft.tokens.templates import CHATML
 from tests.random_models import random_config, scoring_config, write_model
 
 TOKENIZER = load_tokenizer(TokensConfig())
+REQUEST, RESPONSE = "How do I sort a list?", "With sorted(list); it costs n log n.\n\nDo you want more?"
 ROOM = {"vocab_size": TOKENIZER.vocab_size, "max_position_embeddings": 2048, "rope_scaling": None}
 
 

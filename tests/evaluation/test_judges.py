@@ -16,21 +16,18 @@ from jax_sft.config import BenchmarkConfig, JudgeConfig, ParallelismConfig, Stud
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation import judge_units
 from jax_sft.evaluation.items import stored_items
-from jax_sft.evaluation.judge_asking import Chips
+from jax_sft.evaluation.judge_asking import Chips, ask
 from jax_sft.evaluation.judge_units import Judging, judge_stored, judged_units
 from jax_sft.evaluation.score import score, units_with_completions
 from jax_sft.evaluation.sweep import sweep
 from jax_sft.generation.engine import Engine
-from jax_sft.generation.rewards import score_tokens
 from jax_sft.judges.chosen import headline_of, judges_of
 from jax_sft.judges.page import Question
-from jax_sft.models.weights.read import load_pretrained
 from jax_sft.options import SweepOptions
-from jax_sft.packed import Rows
 from jax_sft.sharding import make_mesh
 from jax_sft.study.verdicts import read_verdicts
 from jax_sft.tasks.task import get_task
-from tests.evaluation.judges import TOKENIZER, Spoken, guard, llama_scorer, qwen3
+from tests.evaluation.judges import REQUEST, RESPONSE, TOKENIZER, Spoken, guard, llama_scorer, qwen3
 from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, study, unit
 from tests.random_models import random_config, write_model
 
@@ -105,24 +102,17 @@ def test_stand_ins_go_the_whole_way(fresh: Path, judges: tuple[JudgeConfig, ...]
             assert line == eight[key]
 
 
-def test_rewards_are_those_of_the_whole_conversation(swept: Path, judges: tuple[JudgeConfig, ...]) -> None:
-    """Read at the last token of what the chat template writes, its last line break included."""
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_reward_is_that_of_transformers(
+    devices: int, swept: Path, judges: tuple[JudgeConfig, ...], golden: Path
+) -> None:
+    """Its chat template, tokenizer and head gave the stored number (renewed by `make oracle`)."""
     of = judged(swept, judges, "rm_rb2")
-    assert judge(of, chips(8)) == []
-    config, params = load_pretrained(judges[1].model)
-    folder = unit(swept, "first", 2, "refusals")
-    texts = {row["item"]: row["completion"] for row in map(json.loads, (folder / "completions.jsonl").open())}
-    for item in stored_items(of, "refusals")[:2]:
-        text = (
-            f"<|im_start|>user\n{item.messages[-1]['content']}<|im_end|>\n"
-            f"<|im_start|>assistant\n{texts[item.id]}<|im_end|>\n"
-        )
-        tokens_1T = np.asarray([TOKENIZER.encode(text)])
-        index_1T = np.arange(tokens_1T.shape[1])[None]
-        rows = Rows.to_read(tokens_1T, index_1T, np.ones_like(tokens_1T))
-        wanted = float(score_tokens(params, config, rows)[0, -1])
-        line = read_verdicts(folder)[item.id, 0, "rm_rb2", "answer"]
-        np.testing.assert_allclose(float(line.outputs[0]), wanted, atol=1e-4)
+    model = Judging(of, [(of.benchmarks[0], stored_items(of, "refusals"))]).models["rm_rb2"]
+    [(_, outputs, cut)] = ask(model, {"q": Question(REQUEST, RESPONSE)}, chips(devices), lambda _: None)
+    wanted = json.loads((golden / "judge_score.json").read_text())["score"]
+    np.testing.assert_allclose(float(outputs[0]), wanted, atol=1e-4)
+    assert not cut
 
 
 def says_by_letters(prompt: str) -> str:
@@ -308,6 +298,8 @@ def test_a_headline_is_the_judges_where_its_scores_are_the_published_ones(
     named = replace(of, benchmarks=(replace(of.benchmarks[0], headline="truth_truthful"),))
     score(named)
     assert (scores(swept)["headline"], scores(swept)["score"]) == ("truth_truthful", 1)
+    with pytest.raises(JaxSftError, match=r"no metric 'truth'; it has .*truth_truthful"):
+        score(replace(of, benchmarks=(replace(of.benchmarks[0], headline="truth"),)))
     for task, name, headline in (
         ("hexphi", "rubric_harm", "rubric_harm_attack_success"),
         ("xstest", "rubric_harm", "unsafe_refused"),

@@ -1,5 +1,6 @@
 """Scores of imported reward models against transformers' ForSequenceClassification."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -8,10 +9,15 @@ import pytest
 import torch
 import transformers
 
-from jax_sft.config import EvaluationConfig, ParallelismConfig
+from jax_sft.config import EvaluationConfig, JudgeConfig, ParallelismConfig
+from jax_sft.evaluation.judge_models import JudgeModel
 from jax_sft.generation.rewards import Rewards
+from jax_sft.judges.chosen import Chosen
+from jax_sft.judges.page import Question
+from jax_sft.judges.pages import get_page
 from jax_sft.models.weights.read import load_pretrained
 from jax_sft.sharding import make_mesh
+from tests.evaluation.judges import REQUEST, RESPONSE, llama_scorer
 from tests.oracle.test_logits import their_model
 from tests.random_models import TOKENS_BT, random_tensors, scoring_config, write_model
 
@@ -44,3 +50,25 @@ def test_scores_agree(number: int, tmp_path: Path, golden: Path, renew_golden: b
     if renew_golden:
         np.savez_compressed(path, **(stored | {str(number): np.asarray(wanted_B)}))
     np.testing.assert_allclose(np.load(path)[str(number)], wanted_B, atol=2e-5)
+
+
+def test_a_judged_conversation_agrees(tmp_path: Path, golden: Path, renew_golden: bool) -> None:
+    """Chat template, tokenizer and head as transformers has them, against the judge's page and prompt."""
+    folder = llama_scorer(tmp_path / "judge")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(str(folder), dtype=torch.float32)
+    turns = [{"role": "user", "content": REQUEST}, {"role": "assistant", "content": RESPONSE}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    model.config.pad_token_id = None
+    with torch.no_grad():
+        wanted = model(ids).logits[0, 0].item()
+    page = get_page("rm_rb2")
+    judge = JudgeModel(Chosen(JudgeConfig("rm_rb2", model=str(folder)), page), EvaluationConfig())
+    [prompt] = judge.show(Question(REQUEST, RESPONSE)).prompts
+    assert list(prompt) == ids[0].tolist()
+    if renew_golden:
+        (golden / "judge_score.json").write_text(json.dumps({"score": wanted}) + "\n")
+    np.testing.assert_allclose(
+        json.loads((golden / "judge_score.json").read_text())["score"], wanted, atol=2e-5
+    )
