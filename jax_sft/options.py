@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from jax_sft.config import Option, Protocol
+from jax_sft.config import JudgeConfig, Option, Protocol
 from jax_sft.errors import UsageError
+from jax_sft.judge_config import Part
 
 _TRUTHS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
@@ -92,12 +93,33 @@ class JudgeOptions:
     """By which rules to read; `paper` reads as the code of arXiv 2604.06628 does, quirks included."""
     traps: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print also what the paper's protocol, and each of its traps alone, change."""
+    page: str = ""
+    """Let a model judge, by this page (qwen3guard, harmbench, …; docs/judges.md); empty: the rules judge."""
+    model: str = ""
+    """The model that judges: a folder or a hub id; empty means that of the page."""
+    part: Part = "answer"
+    """What of a completion the model judges."""
+    context: int = 0
+    """Longest prompt plus answer of the model, in tokens; 0: 4096, or what it can."""
+    max_new_tokens: int = 0
+    """Longest answer of the model, in tokens; 0 means as the page says."""
+    slots: int = 32
+    """Completions that the model judges at once."""
 
     def check(self) -> None:
         """UsageError naming a flag that is out of range."""
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers}: is not at least 1")
+        if self.slots < 1:
+            raise UsageError(f"--slots {self.slots}: is not at least 1")
         _check_limits(self.seconds, self.memory)
+
+    @property
+    def judge_config(self) -> JudgeConfig:
+        """The model that judges, as a study has it."""
+        return JudgeConfig(
+            self.page, model=self.model, context=self.context, max_new_tokens=self.max_new_tokens
+        )
 
 
 @dataclass(frozen=True)

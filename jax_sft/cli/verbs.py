@@ -167,16 +167,22 @@ def score(words: list[str], args: list[str]) -> None:
 
 
 def judge(words: list[str], args: list[str]) -> None:
-    """Judge completions from anywhere by the rules of the benchmarks.
+    """Judge completions from anywhere by the rules of the benchmarks, or (--page) by a model.
 
     CASES holds a JSON object a line: {id, task, reference, completion, finish}. OUT gets the same lines with
-    metrics, answered, answer and the form in which it stood.
+    metrics, answered, answer and the form in which it stood. A model is given {request, completion}, and its
+    metrics, grade and outputs are added; with a label on the lines, how far it agrees with that is said.
     """
     options = parse_flags(JudgeOptions, args)
     options.check()
+    cases, out = map(home, words)
+    if options.page:
+        from jax_sft.evaluation.judge_labelled import judge_by_model
+
+        results(120).print(judge_by_model(cases, out, options))
+        return
     from jax_sft.evaluation.judge_cases import judge_cases
 
-    cases, out = map(home, words)
     for table in judge_cases(cases, out, options):
         results(120).print(table)
 

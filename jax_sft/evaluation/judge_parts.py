@@ -27,13 +27,14 @@ def questions(task: Task, judge: Chosen, item: Item, completion: str) -> Iterato
     An answer that never came, because the thinking did not end, is judged as what a reader sees: nothing.
     """
     for part in judge.config.parts:
-        text = _part(completion, part)
+        text = part_of(completion, part)
         if text or part != "reasoning":
             question = task.question(item, text)
             yield Asked(part, question, digest(judge.page.conversations(question)))
 
 
-def _part(completion: str, part: Part) -> str:
+def part_of(completion: str, part: Part) -> str:
+    """The answer after the thinking, the reasoning before it without its tags, or all."""
     match part:
         case "answer":
             return visible(completion) or ""
