@@ -141,6 +141,36 @@ class SweepOptions:
             raise UsageError(f"--follow-timeout {self.follow_timeout}: is below 0")
 
 
+@dataclass(frozen=True)
+class ChatOptions:
+    """How `jax-sft chat` answers."""
+
+    beside: tuple[str, ...] = ()
+    """RUN_FOLDER STEP of a second snapshot, which hears the same and answers beside the first."""
+    system: str = ""
+    """The message that the conversation begins with."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    max_new_tokens: int = 512
+    """Longest answer."""
+    context: int = 4096
+    """Tokens that the conversation may have."""
+    seed: int = 0
+
+    def check(self) -> None:
+        """UsageError naming a flag that is out of range."""
+        if len(self.beside) not in (0, 2):
+            raise UsageError("--beside: write RUN_FOLDER STEP")
+        for name in ("max_new_tokens", "context"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: is not at least 1")
+
+
 HBM_SHARE = 0.92
 """The runtime and fragmentation want the rest."""
 TIMEOUT = 1800.0

@@ -32,7 +32,7 @@ from jax_sft.cli.parse import flag_names, parse_evaluation_flags, parse_flags, p
 from jax_sft.config import EvaluationConfig, Run, Study, replace
 from jax_sft.errors import JaxSftError
 from jax_sft.files import home
-from jax_sft.options import BuildOptions, JudgeOptions, PlanOptions, SweepOptions
+from jax_sft.options import BuildOptions, ChatOptions, JudgeOptions, PlanOptions, SweepOptions
 from jax_sft.study.check import validate
 from jax_sft.study.folder import run_file
 from jax_sft.study.load import load_study
@@ -227,6 +227,23 @@ def export(words: list[str], args: list[str]) -> None:
     export_snapshot(study, study.runs[-1], number(step, "STEP"), home(target))
 
 
+def chat(words: list[str], args: list[str]) -> None:
+    """Talk with a snapshot in the terminal, or with two side by side.
+
+    What is typed is one turn a line; /help lists what else can be said. Where the input is no terminal, its
+    lines are the turns.
+    """
+    folder, step = words
+    options = parse_flags(ChatOptions, args)
+    options.check()
+    snapshots = [(folder, number(step, "STEP"))]
+    if options.beside:
+        snapshots.append((options.beside[0], number(options.beside[1], "--beside")))
+    from jax_sft.evaluation import chat as chatting
+
+    chatting.chat(snapshots, options)
+
+
 def _with_evaluation_flags(path: str, args: list[str], kind: type[Flags]) -> tuple[Study, Flags]:
     """The study, checked, with the evaluation's flags applied, and the verb's own flags."""
     flags, rest = parse_known_flags(kind, args)
@@ -272,6 +289,7 @@ VERBS = {
         Verb(judge, ("CASES", "OUT"), JudgeOptions),
         Verb(report, ("STUDY",), RunsFlags),
         Verb(export, ("RUN_FOLDER", "STEP", "TARGET"), NoFlags),
+        Verb(chat, ("RUN_FOLDER", "STEP"), ChatOptions),
         Verb(data_build, ("SET", "FOLDER"), BuildOptions),
         Verb(data_verify, ("POOL", "OUT"), VerifyFlags),
         Verb(data_describe, ("STUDY",), DescribeFlags),

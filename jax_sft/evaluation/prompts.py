@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jax_sft.config import BenchmarkConfig, TokensConfig
+from jax_sft.config import BenchmarkConfig, Run, Study, TokensConfig
 from jax_sft.errors import UsageError
-from jax_sft.study.records import Item
+from jax_sft.study.folder import run_file, run_folder
+from jax_sft.study.records import Item, RunRecord
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import render_prompt, stop_ids
 from jax_sft.tokens.templates import load_template
@@ -61,4 +62,14 @@ def check_context(benchmark: BenchmarkConfig, prompts: Prompts, context: int) ->
             f"benchmark {benchmark.name}: item {item!r} has a prompt of {len(prompt)} tokens, "
             f"which with max_new_tokens {benchmark.max_new_tokens} does not fit "
             f"evaluation.context {context}; raise it to {need} or lower max_new_tokens"
+        )
+
+
+def check_template(study: Study, run: Run, record: RunRecord | None, template_hash: str) -> None:
+    """UsageError unless the run was trained with the chat template of that hash."""
+    if record is None or record.template_hash != template_hash:
+        raise UsageError(
+            f"run {run.name}: its chat template is not the one that it was trained with, by "
+            f"{run_file(run_folder(study, run.name))}; restore tokens.template and its options, or "
+            "train the run again under another name"
         )

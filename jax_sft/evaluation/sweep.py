@@ -19,7 +19,7 @@ from jax_sft.evaluation.items import find_benchmark, store_items
 from jax_sft.evaluation.judge_asking import Chips
 from jax_sft.evaluation.judge_units import Judging, judged_units
 from jax_sft.evaluation.judging import check_sandbox
-from jax_sft.evaluation.prompts import Voices, check_context
+from jax_sft.evaluation.prompts import Voices, check_context, check_template
 from jax_sft.evaluation.score import Unit, score_units, units_with_completions
 from jax_sft.evaluation.shares import ALONE, Share, Worker, expected_tokens, place_of, share_of_run
 from jax_sft.evaluation.snapshots import snapshots_to_sweep
@@ -87,7 +87,7 @@ class Sweep:
         """
         voice = self._voices.of(run.tokens)
         presence = Presence(self.study, run.name)
-        self._check_template(run, presence.record, voice.template_hash)
+        check_template(self.study, run, presence.record, voice.template_hash)
         set_aside_steps(self.study, run, presence, self.say)
         todo: dict[int, list[UnitToDraw]] = {}
         for step in steps:
@@ -126,14 +126,6 @@ class Sweep:
         if key not in self.engines:
             self.engines[key] = self._make_backend(run.model, self.study.evaluation, stops, self.mesh)
         return self.engines[key]
-
-    def _check_template(self, run: Run, record: RunRecord | None, template_hash: str) -> None:
-        if record is None or record.template_hash != template_hash:
-            raise UsageError(
-                f"run {run.name}: its chat template is not the one that it was trained with, by "
-                f"{run_file(run_folder(self.study, run.name))}; restore tokens.template and its options, or "
-                "train the run again under another name"
-            )
 
 
 def sweep(

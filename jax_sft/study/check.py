@@ -194,7 +194,7 @@ def _benchmark(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Prob
     yield from _at_least(f"{at}.limit", benchmark.limit, 0)
     yield from _at_least(f"{at}.samples", benchmark.samples, 1)
     yield from _at_least(f"{at}.max_new_tokens", benchmark.max_new_tokens, 1)
-    yield from _sampling(f"{at}.sampling", benchmark.sampling)
+    yield from sampling_problems(f"{at}.sampling", benchmark.sampling)
     for name in _PENALTIES:
         if getattr(benchmark.sampling, name) and not evaluation.penalties:
             yield f"{at}.sampling.{name}: needs evaluation.penalties; set it to True"
@@ -207,7 +207,8 @@ def _benchmark(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Prob
         )
 
 
-def _sampling(at: str, sampling: Sampling) -> Problems:
+def sampling_problems(at: str, sampling: Sampling) -> Problems:
+    """What cannot be in the settings of sampling, each line opened by `at`."""
     yield from _at_least(f"{at}.temperature", sampling.temperature, 0)
     yield from _at_least(f"{at}.top_k", sampling.top_k, 0)
     if not 0 < sampling.top_p <= 1:
