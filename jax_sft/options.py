@@ -134,11 +134,33 @@ class SweepOptions:
     """Only these judges judge, comma-separated; `none`: none now, `jax-sft score` has them judge later."""
     follow_timeout: float = 0.0
     """Minutes without a new snapshot after which a sweep that follows gives up; 0 waits for ever."""
+    endpoint: str = ""
+    """Draw from the OpenAI-compatible server at this URL (http://localhost:8000/v1), which serves the export
+    of the one snapshot that --runs and --steps name."""
+    check_backend: str = ""
+    """Draw nothing; compare our engine and the server at this URL greedily, on prompts of the benchmarks."""
+    model: str = ""
+    """The name under which the server of --endpoint or --check-backend has the snapshot."""
+    requests: int = 32
+    """Requests that the server is asked at once."""
+    request_timeout: float = 3600.0
+    """Seconds that the server may take for one answer."""
 
     def check(self) -> None:
         """UsageError naming a flag that is out of range."""
         if self.follow_timeout < 0:
             raise UsageError(f"--follow-timeout {self.follow_timeout}: is below 0")
+        if bool(self.endpoint or self.check_backend) != bool(self.model):
+            raise UsageError(
+                "--model names what the server of --endpoint or --check-backend serves: give both"
+            )
+        if self.endpoint and (self.follow or self.check_backend):
+            other = "--follow" if self.follow else "--check-backend"
+            raise UsageError(f"--endpoint: a server has one snapshot; leave out {other}")
+        if self.requests < 1:
+            raise UsageError(f"--requests {self.requests}: is not at least 1")
+        if not self.request_timeout > 0:
+            raise UsageError(f"--request-timeout {self.request_timeout}: is not above 0")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,12 @@ from jax_sft.tokens.tokenizer import Tokenizer
 
 def draw_run(study: Study, work: Work, console: Console, give_up: Callable[[str], None]) -> None:
     """Draw every missing completion of a run that can be had; `give_up` is told of the others."""
-    snapshots = Snapshots(study, work.run.name, work.engine.abstract_params(), give_up)
+    wanted = work.engine.abstract_params()
+    if not wanted:  # a server that has its weights
+        for step, units in work.todo.items():
+            _draw_units(work, step, units, study.evaluation.seed, console)
+        return
+    snapshots = Snapshots(study, work.run.name, wanted, give_up)
     for step, params in snapshots.read(list(work.todo)):
         work.engine.load(params)
         _draw_units(work, step, work.todo[step], study.evaluation.seed, console)

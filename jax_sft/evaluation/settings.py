@@ -13,6 +13,8 @@ from jax_sft.generation.sampling import SAMPLER
 from jax_sft.study.records import UnitRecord
 
 Settings = dict[str, int | float | str]
+OURS = "jax_sft"
+"""The backend that is our engine."""
 AS_BEFORE: Settings = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
@@ -20,6 +22,7 @@ AS_BEFORE: Settings = {
     "sampler": 1,
     "protocol": "standard",
     "loop_tokens": 0,
+    "backend": OURS,
 }
 """What a record means that does not name a setting."""
 
@@ -30,8 +33,8 @@ def loop_tokens(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> int
     return evaluation.loop_tokens if possible else 0
 
 
-def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Settings:
-    """The settings of a benchmark's completions."""
+def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig, backend: str = OURS) -> Settings:
+    """The settings of a benchmark's completions; `backend` names what draws them."""
     sampling = benchmark.sampling
     later: Settings = {
         "presence_penalty": sampling.presence_penalty,
@@ -40,6 +43,7 @@ def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> Sett
         "sampler": SAMPLER if sampling.temperature > 0 else 1,  # greedy ones are the same by every sampler
         "protocol": benchmark.protocol,
         "loop_tokens": loop_tokens(benchmark, evaluation),
+        "backend": backend,
     }
     return {
         "max_new_tokens": benchmark.max_new_tokens,

@@ -21,6 +21,8 @@ from jax_sft.evaluation.judge_units import Judging, judged_units
 from jax_sft.evaluation.judging import check_sandbox
 from jax_sft.evaluation.prompts import Voices, check_context, check_template
 from jax_sft.evaluation.score import Unit, score_units, units_with_completions
+from jax_sft.evaluation.serving import Server, compare
+from jax_sft.evaluation.settings import OURS
 from jax_sft.evaluation.shares import ALONE, Share, Worker, expected_tokens, place_of, share_of_run
 from jax_sft.evaluation.snapshots import snapshots_to_sweep
 from jax_sft.evaluation.units import UnitToDraw, Work, check_drawn, find_unit, set_aside_steps
@@ -32,7 +34,7 @@ from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import run_file, run_folder
 from jax_sft.study.records import RunRecord
 from jax_sft.tasks.task import get_task
-from jax_sft.terminal import messages
+from jax_sft.terminal import messages, results
 
 DEFAULTS = SweepOptions()
 
@@ -48,12 +50,14 @@ class Sweep:
         make_backend: MakeBackend = Engine,
         worker: Worker = ALONE,
         judges: str = "",
+        server: Server | None = None,
     ) -> None:
         """Loads the items of the benchmarks; UsageError when a file is missing or the mesh does not fit.
 
-        `judges` names those that are to judge, as `--judges` does.
+        `judges` names those that are to judge, as `--judges` does. Completions are drawn from the `server` if
+        there is one.
         """
-        self.study, self.worker = study, worker
+        self.study, self.worker, self._server = study, worker, server
         self.console = console or messages()
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
         self._make_backend = make_backend
@@ -67,7 +71,7 @@ class Sweep:
                     "leave it out with --benchmarks"
                 )
             check_sandbox(b.task, study.evaluation.allow_unsandboxed_code)
-            check_drawn(study, b)
+            check_drawn(study, b, server.name if server else OURS)
         if jax.process_index():
             wait_for_all("items written")
         self.asked = [(b, store_items(study, b, self.say)) for b in benchmarks]
@@ -95,12 +99,14 @@ class Sweep:
                 if share is not None and (step, b.name) not in share:
                     continue
                 prompts = voice.prompts[b.name]
-                unit = find_unit(self.study, presence.of(step, b.name), b, prompts, self.say)
+                name = self._server.name if self._server else OURS
+                unit = find_unit(self.study, presence.of(step, b.name), b, prompts, self.say, name)
                 if unit.file.missing():
                     check_context(b, prompts, self.study.evaluation.context)
                     todo.setdefault(step, []).append(unit)
         complete = [step for step in steps if step not in todo]
-        return Work(run, voice.tokenizer, self._engine(run, voice.stops), todo, complete)
+        engine = self._server.backend(voice) if self._server else self._engine(run, voice.stops)
+        return Work(run, voice.tokenizer, engine, todo, complete)
 
     def generate(self, work: Work) -> None:
         """Draw every missing completion that can be had; `problems` tells of the others."""
@@ -150,9 +156,12 @@ def sweep(
         if name not in known:
             raise UsageError(f"study {study.name}: no run {name!r}; it has {', '.join(known)}")
     names = list(dict.fromkeys(benchmarks or [b.name for b in study.benchmarks]))
-    sweeper = Sweep(
-        study, [find_benchmark(study, name) for name in names], console, worker=worker, judges=options.judges
-    )
+    configs = [find_benchmark(study, name) for name in names]
+    server = Server.of(options, runs, steps)
+    if options.check_backend and server:
+        results(120).print(compare(study, trained_run(study, runs[0]), (steps or [0])[0], configs, server))
+        return
+    sweeper = Sweep(study, configs, console, worker=worker, judges=options.judges, server=server)
     rounds = _rounds(sweeper, list(dict.fromkeys(runs)), steps, options)
     try:
         problems = _sweep_rounds(sweeper, rounds, runs, steps, options)

@@ -7,7 +7,7 @@ from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Run, Study
 from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
 from jax_sft.evaluation.prompts import Prompts
-from jax_sft.evaluation.settings import drawn_with, loop_tokens
+from jax_sft.evaluation.settings import OURS, drawn_with, loop_tokens
 from jax_sft.generation.backend import Backend, Request
 from jax_sft.study.folder import aside_folder, unit_folder, unit_folders
 from jax_sft.study.provenance import Present
@@ -53,21 +53,32 @@ class Work:
 
 
 def find_unit(
-    study: Study, present: Present, b: BenchmarkConfig, prompts: Prompts, say: Callable[[str], None]
+    study: Study,
+    present: Present,
+    b: BenchmarkConfig,
+    prompts: Prompts,
+    say: Callable[[str], None],
+    backend: str = OURS,
 ) -> UnitToDraw:
-    """The unit with what is there of it; `say` is told of what no longer counts."""
+    """The unit with what is there of it; `say` is told of what no longer counts.
+
+    `backend` names what draws it.
+    """
     place = study, present.run, present.step, b.name
     hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
-    record = present.as_unit(drawn_with(b, study.evaluation), hashes)
+    record = present.as_unit(drawn_with(b, study.evaluation, backend), hashes)
     file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, say)
     return UnitToDraw(b, file, prompts, loop_tokens(b, study.evaluation))
 
 
-def check_drawn(study: Study, b: BenchmarkConfig) -> None:
-    """One curve holds completions of one kind: UsageError unless all are drawn with the settings of now."""
+def check_drawn(study: Study, b: BenchmarkConfig, backend: str = OURS) -> None:
+    """One curve holds completions of one kind: UsageError unless all are drawn with the settings of now.
+
+    The backend is a setting: no curve holds completions of two.
+    """
     for run in study.runs:
         for _, name, folder in unit_folders(study, run.name):
-            if name == b.name and check_settings(folder, drawn_with(b, study.evaluation)):
+            if name == b.name and check_settings(folder, drawn_with(b, study.evaluation, backend)):
                 return
 
 

@@ -52,7 +52,7 @@ class Backend(Protocol):
     """Draws completions with the weights that were loaded last."""
 
     def abstract_params(self) -> Params:
-        """Shapes, types and shardings in which it takes weights."""
+        """Shapes, types and shardings in which it takes weights; nothing when it has its own."""
 
     def load(self, params: Params) -> None:
         """Take these weights from now on."""
@@ -91,7 +91,7 @@ class Scorer(Protocol):
     """Says how likely given text is with the weights that were loaded last."""
 
     def abstract_params(self) -> Params:
-        """Shapes, types and shardings in which it takes weights."""
+        """Shapes, types and shardings in which it takes weights; nothing when it has its own."""
 
     def load(self, params: Params) -> None:
         """Take these weights from now on."""
