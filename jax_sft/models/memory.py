@@ -25,6 +25,7 @@ from jax_sft.models.pages import (
     find_readers,
     write_recent,
 )
+from jax_sft.models.ragged import RaggedPages
 
 Layers = tuple[Any, ...]
 """What a memory holds, layer by layer; all arrays of a layer are pytrees of the memory's own."""
@@ -136,4 +137,4 @@ class Plain:
 
 def memory_of(platform: str) -> Memory:
     """The memory that is fastest there."""
-    return Plain()
+    return RaggedPages() if platform == "tpu" else Plain()

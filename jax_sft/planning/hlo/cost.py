@@ -35,6 +35,8 @@ _NOTHING_MOVES = (
 )
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """Operations that change their first operand in place, and which operand holds the changes."""
+PAGED = ("ragged_paged_attention", "write_pages")
+"""Kernels that touch as much of the pages they are given as is alive: none of their traffic is counted."""
 _MARKERS = ("AsyncCollectiveStart", "AsyncCollectiveDone", "ConcatBitcast", "AllocateBuffer", "SliceId")
 """Custom calls that are no work."""
 
@@ -195,7 +197,7 @@ class _Counter:
         elif each.op == "convolution":
             cost.flops += convolution_flops(each, within)
         elif each.op == "custom-call" and KERNEL in each.attributes:
-            name = re.sub(r"(\.\d+|\.clone)*$", "", each.name)
+            name = each.name.partition(".")[0]
             cost.kernels[name] = cost.kernels.get(name, 0.0) + 1
 
     def _collective(
@@ -282,6 +284,8 @@ def _traffic(each: Instruction, within: Computation, cost: Cost) -> None:
     if each.op in _NOTHING_MOVES or each.op.endswith(("-done", "-update")):
         return
     if each.op == "custom-call" and any(marker in each.attributes for marker in _MARKERS):
+        return
+    if each.op == "custom-call" and each.name.startswith(PAGED):
         return
     operands = [within.instructions[name] for name in each.operands if name in within.instructions]
     kind = each.op.removesuffix("-start")
