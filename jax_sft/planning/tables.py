@@ -9,6 +9,7 @@ from jax_sft.config import Study
 from jax_sft.planning.costing import Prices, RunPlan
 from jax_sft.planning.topologies import Topology
 from jax_sft.planning.workload import SweepWorkload
+from jax_sft.statistics.changes import planned_deviation, visible_change
 
 GIB = 2**30
 COLUMNS = (
@@ -138,9 +139,27 @@ def notes(plan: StudyPlan) -> list[str]:
         lines.append("data not at hand: rows and their lengths are assumed (--rows, --row-tokens)")
     if plan.sweep.unknown:
         lines.append(f"not in the sweep, their items are not at hand: {', '.join(plan.sweep.unknown)}")
+    lines += visible_changes(plan)
     lines.append("a-b: a is the roofline, where all overlaps at the chip's peak rates; b if nothing overlaps")
     lines.append(f"prices: {plan.prices.source} ({plan.prices.date})")
     return lines
+
+
+def visible_changes(plan: StudyPlan) -> list[str]:
+    """The smallest change of each benchmark's score that a sweep would find, in a line if there are items."""
+    samples = {benchmark.name: benchmark.samples for benchmark in plan.study.benchmarks}
+    seen = []
+    for name, items in plan.sweep.items.items():
+        if items > 1:
+            points = 100 * visible_change(planned_deviation(samples[name]), items)
+            seen.append(f"{name} {points:.1f} ({items:,} x {samples[name]})")
+    if not seen:
+        return []
+    return [
+        "a change between two snapshots that 80% of sweeps would find (points; items x samples; paired, 5% "
+        "two-sided, before correction for many; at a score of 50%, samples of an item and items' rates in "
+        f"both snapshots correlated by 0.5): {', '.join(seen)}"
+    ]
 
 
 def as_json(plan: RunPlan) -> dict[str, Any]:

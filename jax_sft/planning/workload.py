@@ -128,20 +128,24 @@ class SweepWorkload:
     """New tokens of all completions together."""
     unknown: tuple[str, ...] = field(default=())
     """Benchmarks whose items are not at hand: they are left out."""
+    items: Mapping[str, int] = field(default_factory=dict)
+    """Of each other benchmark."""
 
 
 def sweep_workload(study: Study, completion_share: float = 1.0) -> SweepWorkload:
     """Completions and their tokens, summed over the study's benchmarks."""
     completions, prompts, tokens, unknown = 0, 0, 0.0, []
+    known: dict[str, int] = {}
     for benchmark in study.benchmarks:
         items = _items(benchmark, study.data_root)
         if items is None:
             unknown.append(benchmark.name)
             continue
+        known[benchmark.name] = items
         prompts += items
         completions += items * benchmark.samples
         tokens += items * benchmark.samples * benchmark.max_new_tokens * completion_share
-    return SweepWorkload(completions, prompts, tokens, tuple(unknown))
+    return SweepWorkload(completions, prompts, tokens, tuple(unknown), known)
 
 
 def _items(benchmark: BenchmarkConfig, data_root: str) -> int | None:

@@ -51,6 +51,8 @@ def test_a_plan_has_a_line_for_every_run_and_slice(
     assert re.search(r"v5e:4: 1 run takes .* chip-hours, \$.*; without what does not fit .*: keeping", told)
     assert "v5p:8: 2 runs take" in told
     assert "data not at hand" in told
+    # 10 items of 2 samples: 2.80 x sqrt(2 x 0.25 x (0.25 + 0.25) / 10)
+    assert re.search(r"80% of sweeps\s+would find[^:]*:\s+game\s+44\.3\s+\(10\s+x\s+2\)", told)
     page = path.read_text()
     for text in ("keeping", "v5p-16", "<svg", "remat full, 8 rows, fsdp 4", "moments on the host"):
         assert text in page
