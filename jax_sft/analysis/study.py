@@ -15,11 +15,12 @@ from jax_sft.study.folder import (
     unit_folder,
     unit_folders,
 )
+from jax_sft.study.lines import unit_completions
 from jax_sft.study.metrics import read_metrics
 from jax_sft.study.provenance import Present, readable_scores, score_staleness
-from jax_sft.study.records import CompletionLine, Item, RunRecord, UnitScores, read_items, unit_completions
+from jax_sft.study.records import CompletionLine, Item, RunRecord, UnitScores, read_items
 from jax_sft.study.starts import parse_init
-from jax_sft.tasks.task import group_of, rules_of
+from jax_sft.tasks.task import get_task, group_of, rules_of
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class StudyResults:
 
     def is_share(self, benchmark: str) -> bool:
         """Whether every score of the benchmark lies in [0, 1], so that it reads as a percentage."""
+        if not all(get_task(b.task).shares for b in self.study.benchmarks if b.name == benchmark):
+            return False
         units = [u for run in self.runs for (_, b), u in run.units.items() if b == benchmark]
         return all(0 <= unit.score <= 1 for unit in units if unit.judged)
 

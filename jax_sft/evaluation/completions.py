@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from etils import epath
 
@@ -77,7 +77,7 @@ class CompletionsFile:
         """Write what waits as one more part."""
         if self._waiting:
             self._write_record()
-            lines = [json.dumps(asdict(line) | {"check": _check(line)}) for line in self._waiting]
+            lines = [json.dumps(line.fields | {"check": _check(line)}) for line in self._waiting]
             self._write_part("".join(f"{line}\n" for line in lines))
         self._waiting = []
         self._flushed = time.monotonic()

@@ -6,6 +6,7 @@ import jax
 from rich.console import Console
 
 from jax_sft.config import Study
+from jax_sft.evaluation.likelihood import score_missing
 from jax_sft.evaluation.outputs import Clock
 from jax_sft.evaluation.snapshots import Snapshots
 from jax_sft.evaluation.units import UnitToDraw, Work
@@ -24,8 +25,14 @@ def draw_run(study: Study, work: Work, console: Console, give_up: Callable[[str]
         return
     snapshots = Snapshots(study, work.run.name, wanted, give_up)
     for step, params in snapshots.read(list(work.todo)):
-        work.engine.load(params)
-        _draw_units(work, step, work.todo[step], study.evaluation.seed, console)
+        drawn = [unit for unit in work.todo[step] if not unit.questions]
+        scored = [unit for unit in work.todo[step] if unit.questions]
+        if drawn:
+            work.engine.load(params)
+            _draw_units(work, step, drawn, study.evaluation.seed, console)
+        if scored:
+            work.scorer.load(params)
+            _score_units(work, step, scored, console)
     snapshots.examine(work.complete)
 
 
@@ -51,6 +58,18 @@ def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, c
         for unit in units:
             unit.file.flush()
         clock.write()
+
+
+def _score_units(work: Work, step: int, units: Sequence[UnitToDraw], console: Console) -> None:
+    """Ask for the likelihoods that units miss, with the weights that are loaded."""
+    missing = sum(len(unit.file.missing()) for unit in units)
+    title = f"{work.run.name} @ {step}, likelihoods"
+    with (
+        progress_of_completions(console, title, missing) as advance,
+        jax.transfer_guard("disallow"),
+    ):
+        asked = [(unit.benchmark.name, unit.file, unit.questions) for unit in units]
+        score_missing(work.scorer, asked, advance)
 
 
 def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from jax_sft.config import BenchmarkConfig, Study
+from jax_sft.data.sources import load_rows
 from jax_sft.errors import UsageError
 from jax_sft.files import move
 from jax_sft.study.folder import items_file
 from jax_sft.study.records import Item, items_hash, read_items, write_items
-from jax_sft.tasks.task import load_items
+from jax_sft.tasks.given_rows import GivenRows
+from jax_sft.tasks.task import get_task, load_items, subset
 
 
 def store_items(study: Study, config: BenchmarkConfig, say: Callable[[str], None]) -> list[Item]:
@@ -17,7 +19,7 @@ def store_items(study: Study, config: BenchmarkConfig, say: Callable[[str], None
     A stored file that holds others, or cannot be read, is set aside, of which `say` is told: units are drawn
     and scored anew as far as it matters to them.
     """
-    items = load_items(config, study.data_root)
+    items = items_of(config, study.data_root)
     path = items_file(study, config.name)
     if path.exists():
         try:
@@ -36,6 +38,15 @@ def store_items(study: Study, config: BenchmarkConfig, say: Callable[[str], None
             say(f"{why}; set aside as {aside}")
     write_items(study, config.name, items)
     return stored_items(study, config.name)
+
+
+def items_of(config: BenchmarkConfig, data_root: str) -> list[Item]:
+    """The items of a benchmark as configured now; rows are read as training reads them."""
+    task = get_task(config.task)
+    if not isinstance(task, GivenRows):
+        return load_items(config, data_root)
+    source, seed = task.source(config)
+    return subset([task.item_of(row) for row in load_rows(source, seed, data_root)], config.limit)
 
 
 def stored_items(study: Study, benchmark: str) -> list[Item]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jax_sft.config import BenchmarkConfig, Run, Study, TokensConfig
 from jax_sft.errors import UsageError
+from jax_sft.evaluation.likelihood import Questions, Reader, likelihood_task, questions
 from jax_sft.study.folder import run_file, run_folder
 from jax_sft.study.records import Item, RunRecord
 from jax_sft.tokens.loading import load_tokenizer
@@ -26,7 +27,9 @@ class Voice:
     template_hash: str
     stops: tuple[int, ...]
     prompts: dict[str, Prompts]
-    """By benchmark."""
+    """By benchmark, of those that ask for completions."""
+    questions: dict[str, Questions]
+    """By benchmark, of those that ask for likelihoods."""
 
 
 class Voices:
@@ -42,19 +45,25 @@ class Voices:
         if key not in self._voices:
             tokenizer = load_tokenizer(tokens)
             template = load_template(tokens, tokenizer)
-            prompts = {
-                b.name: {
-                    item.id: tuple(render_prompt(tokenizer, template, item.messages).tolist())
-                    for item in items
-                }
-                for b, items in self._asked
-            }
-            self._voices[key] = Voice(tokenizer, template.hash, stop_ids(tokenizer, template), prompts)
+            prompts: dict[str, Prompts] = {}
+            asked: dict[str, Questions] = {}
+            for b, items in self._asked:
+                if task := likelihood_task(b):
+                    asked[b.name] = questions(task, items, Reader(tokenizer, template, tokens.end))
+                else:
+                    prompts[b.name] = {
+                        item.id: tuple(render_prompt(tokenizer, template, item.messages).tolist())
+                        for item in items
+                    }
+            stops = stop_ids(tokenizer, template)
+            self._voices[key] = Voice(tokenizer, template.hash, stops, prompts, asked)
         return self._voices[key]
 
 
 def check_context(benchmark: BenchmarkConfig, prompts: Prompts, context: int) -> None:
     """UsageError unless the benchmark's longest prompt leaves room for its completion in `context` tokens."""
+    if not prompts:
+        return
     item, prompt = max(prompts.items(), key=lambda pair: len(pair[1]))
     need = len(prompt) + benchmark.max_new_tokens
     if need > context:

@@ -13,6 +13,7 @@ from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
 from jax_sft.evaluation.judge_scores import JudgeFindings
 from jax_sft.evaluation.judging import Asked, judge, scorers
+from jax_sft.evaluation.likelihood import likelihood_task, weigh
 from jax_sft.evaluation.outputs import measure_outputs, read_seconds
 from jax_sft.evaluation.settings import check_protocol
 from jax_sft.judges.chosen import Chosen, directions, headline_of, judges_of
@@ -21,7 +22,7 @@ from jax_sft.responses.workers import Workers
 from jax_sft.statistics.intervals import estimate
 from jax_sft.statistics.samples import Sample, sampled_scores
 from jax_sft.study.folder import completions_file, unit_folder, unit_folders
-from jax_sft.study.lines import LineFault, good_lines
+from jax_sft.study.lines import LineFault, good_lines, read_completions
 from jax_sft.study.provenance import Present
 from jax_sft.study.records import (
     CompletionLine,
@@ -31,7 +32,6 @@ from jax_sft.study.records import (
     UnitScores,
     Verdict,
     items_hash,
-    read_completions,
     short_hash,
 )
 from jax_sft.tasks.protocols import reading_traps
@@ -99,15 +99,18 @@ def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:
     folder, config = unit_folder(study, run, step, name), find_benchmark(study, name)
     check_protocol(folder, config)
     asked, lines, items = asked_of_unit(study, present)
-    traps = reading_traps(config.task) if config.protocol == "paper" else ()
-    verdicts = judge(config.task, asked, workers, traps)
+    if task := likelihood_task(config):
+        verdicts, weighed = weigh(task, items, lines)
+    else:
+        traps = reading_traps(config.task) if config.protocol == "paper" else ()
+        verdicts, weighed = judge(config.task, asked, workers, traps), items
     judges = judges_of(study, config)
     said = JudgeFindings(folder, judges, config, lines, asked)
     scores = UnitScores(
         study=study.name,
         run=run,
         step=step,
-        **{**summarise(config, lines, said.add_to(verdicts), items, judges), **said.fields(verdicts)},
+        **{**summarise(config, lines, said.add_to(verdicts), weighed, judges), **said.fields(verdicts)},
         completions_hash=short_hash(completions_file(folder).read_bytes()),
         items_hash=items_hash(items),
         scorer=rules_of(study, config),
@@ -188,9 +191,10 @@ def summarise(
         for name, value in verdict.metrics.items():
             values[name].setdefault(verdict.item, []).append(value)
     metrics = {
-        name: estimate(by_item, {item.id: task.weight(item, name) for item in items})
+        name: estimate(by_item, {item.id: task.weight(item, name) for item in items}, task.shares)
         for name, by_item in values.items()
     }
+    metrics |= task.derived(metrics)
     headline, count = metrics[main], len(lines)
     return {
         "benchmark": config.name,
@@ -228,13 +232,14 @@ def score_table(scores: Sequence[UnitScores]) -> Table:
     table = Table("run", "benchmark", "metric", "step", "score", "95%", "tokens", "cut", "no answer")
     for unit in scores:
         failures = f" ({unit.scorer_failures} scorer failures)" if unit.scorer_failures else ""
+        show = _percent if get_task(unit.kind).shares else _number
         table.add_row(
             unit.run,
             unit.benchmark,
             unit.headline,
             str(unit.step),
-            f"{100 * unit.score:.1f}" if unit.judged else "–",
-            f"{100 * unit.low:.1f} – {100 * unit.high:.1f}" if unit.judged else "–",
+            show(unit.score) if unit.judged else "–",
+            f"{show(unit.low)} – {show(unit.high)}" if unit.judged else "–",
             f"{unit.mean_tokens:.0f}",
             f"{100 * unit.truncation_rate:.0f}%",
             f"{100 * unit.no_answer_rate:.0f}%{failures}",
@@ -263,6 +268,14 @@ def units_with_completions(
         and (not benchmarks or name in benchmarks)
         and (only is None or (run, step, name) in only)
     ]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
 
 
 def _complete_units(study: Study) -> Iterator[Unit]:

@@ -11,6 +11,7 @@ from jax_sft.config import BenchmarkConfig, EvaluationConfig
 from jax_sft.errors import UsageError
 from jax_sft.generation.sampling import SAMPLER
 from jax_sft.study.records import UnitRecord
+from jax_sft.tasks.task import get_task
 
 Settings = dict[str, int | float | str]
 OURS = "jax_sft"
@@ -34,7 +35,9 @@ def loop_tokens(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> int
 
 
 def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig, backend: str = OURS) -> Settings:
-    """The settings of a benchmark's completions; `backend` names what draws them."""
+    """The settings of a benchmark's completions, or likelihoods; `backend` names what draws them."""
+    if get_task(benchmark.task).ask == "likelihood":
+        return {"ask": "likelihood", "compute_dtype": evaluation.compute_dtype}
     sampling = benchmark.sampling
     later: Settings = {
         "presence_penalty": sampling.presence_penalty,

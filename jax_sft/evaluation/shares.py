@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from jax_sft.config import Study
 from jax_sft.errors import UsageError
 from jax_sft.evaluation.prompts import Asked
+from jax_sft.tasks.task import get_task
 
 INDICES = ("JOB_COMPLETION_INDEX", "CLOUD_RUN_TASK_INDEX", "BATCH_TASK_INDEX", "SLURM_ARRAY_TASK_ID")
 """Where Kubernetes (indexed jobs), Cloud Run, Google Batch and Slurm (arrays from 0 on) say an index."""
@@ -62,8 +63,14 @@ ALONE = Worker()
 
 
 def expected_tokens(asked: Asked) -> dict[str, int]:
-    """Of each benchmark the most tokens that a snapshot can be asked to draw."""
-    return {b.name: len(items) * b.samples * b.max_new_tokens for b, items in asked}
+    """Of each benchmark the most tokens that a snapshot can be asked to draw.
+
+    A likelihood takes about as long as one token.
+    """
+    return {
+        b.name: len(items) * (1 if get_task(b.task).ask == "likelihood" else b.samples * b.max_new_tokens)
+        for b, items in asked
+    }
 
 
 def share_of_run(

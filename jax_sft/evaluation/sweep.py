@@ -26,8 +26,9 @@ from jax_sft.evaluation.settings import OURS
 from jax_sft.evaluation.shares import ALONE, Share, Worker, expected_tokens, place_of, share_of_run
 from jax_sft.evaluation.snapshots import snapshots_to_sweep
 from jax_sft.evaluation.units import UnitToDraw, Work, check_drawn, find_unit, set_aside_steps
-from jax_sft.generation.backend import Backend, MakeBackend
+from jax_sft.generation.backend import Backend, MakeBackend, Scorer
 from jax_sft.generation.engine import Engine
+from jax_sft.generation.likelihood import Likelihoods
 from jax_sft.machine import wait_for_all
 from jax_sft.options import SweepOptions
 from jax_sft.sharding import make_generation_mesh
@@ -60,15 +61,16 @@ class Sweep:
         self.study, self.worker, self._server = study, worker, server
         self.console = console or messages()
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
+        self.scorers: dict[ModelConfig, Scorer] = {}
         self._make_backend = make_backend
         self.mesh = make_generation_mesh(study.evaluation.tensor)
         self.problems: list[str] = []
         """What could not be had, and why."""
         for b in benchmarks:
-            if (ask := get_task(b.task).ask) != "generate":
+            if (ask := get_task(b.task).ask) not in ("generate", *(() if server else ("likelihood",))):
                 raise UsageError(
-                    f"benchmark {b.name}: its task {b.task} is asked by {ask}, which a sweep cannot do yet; "
-                    "leave it out with --benchmarks"
+                    f"benchmark {b.name}: its task {b.task} is asked by {ask}, which a "
+                    f"{'server' if server else 'sweep'} cannot do; leave it out with --benchmarks"
                 )
             check_sandbox(b.task, study.evaluation.allow_unsandboxed_code)
             check_drawn(study, b, server.name if server else OURS)
@@ -98,15 +100,14 @@ class Sweep:
             for b, _ in self.asked:
                 if share is not None and (step, b.name) not in share:
                     continue
-                prompts = voice.prompts[b.name]
                 name = self._server.name if self._server else OURS
-                unit = find_unit(self.study, presence.of(step, b.name), b, prompts, self.say, name)
+                unit = find_unit(self.study, presence.of(step, b.name), b, voice, self.say, name)
                 if unit.file.missing():
-                    check_context(b, prompts, self.study.evaluation.context)
+                    check_context(b, unit.prompts, self.study.evaluation.context)
                     todo.setdefault(step, []).append(unit)
         complete = [step for step in steps if step not in todo]
         engine = self._server.backend(voice) if self._server else self._engine(run, voice.stops)
-        return Work(run, voice.tokenizer, engine, todo, complete)
+        return Work(run, voice.tokenizer, engine, self._scorer(run.model), todo, complete)
 
     def generate(self, work: Work) -> None:
         """Draw every missing completion that can be had; `problems` tells of the others."""
@@ -132,6 +133,11 @@ class Sweep:
         if key not in self.engines:
             self.engines[key] = self._make_backend(run.model, self.study.evaluation, stops, self.mesh)
         return self.engines[key]
+
+    def _scorer(self, model: ModelConfig) -> Scorer:
+        if model not in self.scorers:
+            self.scorers[model] = Likelihoods(model, self.study.evaluation, self.mesh)
+        return self.scorers[model]
 
 
 def sweep(

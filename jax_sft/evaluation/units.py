@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Run, Study
 from jax_sft.evaluation.completions import CompletionsFile, check_settings, set_aside
-from jax_sft.evaluation.prompts import Prompts
+from jax_sft.evaluation.likelihood import Questions
+from jax_sft.evaluation.prompts import Prompts, Voice
 from jax_sft.evaluation.settings import OURS, drawn_with, loop_tokens
-from jax_sft.generation.backend import Backend, Request
+from jax_sft.generation.backend import Backend, Request, Scorer
 from jax_sft.study.folder import aside_folder, unit_folder, unit_folders
 from jax_sft.study.provenance import Present
 from jax_sft.study.records import short_hash
@@ -17,12 +18,14 @@ from jax_sft.tokens.tokenizer import Tokenizer
 
 @dataclass
 class UnitToDraw:
-    """One (run, step, benchmark) that still misses completions."""
+    """One (run, step, benchmark) that still misses completions, or likelihoods."""
 
     benchmark: BenchmarkConfig
     file: CompletionsFile
     prompts: Prompts
     loop_tokens: int
+    questions: Questions
+    """Whose likelihoods are asked; where there are some, nothing is drawn."""
 
     def requests(self, decode: Callable[[list[int]], str]) -> Iterator[tuple[Request, str]]:
         """The missing completions, each with its item; the ids keep apart what several benchmarks ask."""
@@ -47,6 +50,7 @@ class Work:
     run: Run
     tokenizer: Tokenizer
     engine: Backend
+    scorer: Scorer
     todo: dict[int, list[UnitToDraw]]
     complete: list[int]
     """Steps of which nothing is missing."""
@@ -56,7 +60,7 @@ def find_unit(
     study: Study,
     present: Present,
     b: BenchmarkConfig,
-    prompts: Prompts,
+    voice: Voice,
     say: Callable[[str], None],
     backend: str = OURS,
 ) -> UnitToDraw:
@@ -65,10 +69,13 @@ def find_unit(
     `backend` names what draws it.
     """
     place = study, present.run, present.step, b.name
-    hashes = {item: short_hash(str(prompt).encode()) for item, prompt in prompts.items()}
+    prompts, questions = voice.prompts.get(b.name, {}), voice.questions.get(b.name, {})
+    read = {item: str(prompt) for item, prompt in prompts.items()}
+    read |= {item: str(question.pairs) for item, question in questions.items()}
+    hashes = {item: short_hash(text.encode()) for item, text in read.items()}
     record = present.as_unit(drawn_with(b, study.evaluation, backend), hashes)
     file = CompletionsFile(unit_folder(*place), aside_folder(*place), record, b.samples, say)
-    return UnitToDraw(b, file, prompts, loop_tokens(b, study.evaluation))
+    return UnitToDraw(b, file, prompts, loop_tokens(b, study.evaluation), questions)
 
 
 def check_drawn(study: Study, b: BenchmarkConfig, backend: str = OURS) -> None:

@@ -11,8 +11,9 @@ from jax_sft.data.batches import Batches
 from jax_sft.data.prepared import run_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.evaluation.items import items_of
 from jax_sft.study.schedule import snapshot_steps
-from jax_sft.tasks.task import load_items
+from jax_sft.tasks.task import get_task
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 
@@ -137,6 +138,8 @@ def sweep_workload(study: Study, completion_share: float = 1.0) -> SweepWorkload
     completions, prompts, tokens, unknown = 0, 0, 0.0, []
     known: dict[str, int] = {}
     for benchmark in study.benchmarks:
+        if get_task(benchmark.task).ask == "likelihood":
+            continue  # nothing is drawn
         items = _items(benchmark, study.data_root)
         if items is None:
             unknown.append(benchmark.name)
@@ -150,6 +153,6 @@ def sweep_workload(study: Study, completion_share: float = 1.0) -> SweepWorkload
 
 def _items(benchmark: BenchmarkConfig, data_root: str) -> int | None:
     try:
-        return len(load_items(benchmark, data_root))
+        return len(items_of(benchmark, data_root))
     except (JaxSftError, OSError):
         return benchmark.limit or None

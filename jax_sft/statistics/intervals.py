@@ -65,7 +65,9 @@ def effective_size(resolved: float, squares: float, least: float, most: float) -
 
 
 def estimate(
-    values_by_item: Mapping[str, Sequence[float]], weights: Mapping[str, float] | None = None
+    values_by_item: Mapping[str, Sequence[float]],
+    weights: Mapping[str, float] | None = None,
+    shares: bool = True,
 ) -> Estimate:
     """Mean over items of the mean over samples, with a 95% interval that knows samples of an item are alike.
 
@@ -75,15 +77,15 @@ def estimate(
     Values between 0 and 1: Wilson's interval at the effective size; with one 0/1 sample an item that is
     Wilson's interval itself, otherwise with Student's quantile, because a variance is estimated. The size is
     kept between the number of items (samples of an item all equal; with weights Kish's effective number) and
-    that of all samples (independent; where they are graded, `FINENESS` times that). Other values: the
-    interval of `mean_of`. No items: mean 0, interval 0 … 1.
+    that of all samples (independent; where they are graded, `FINENESS` times that). Other values, and those
+    that are no `shares` wherever they lie: the interval of `mean_of`. No items: mean 0, interval 0 … 1.
     """
     if not values_by_item:
         return Estimate(0.0, 0.0, 1.0, 0)
     means_E = np.array([sum(values) / len(values) for values in values_by_item.values()], np.float64)
     weights_E = np.array([1.0 if weights is None else weights[item] for item in values_by_item])
     every = np.array([value for values in values_by_item.values() for value in values], np.float64)
-    if every.min() < 0 or every.max() > 1:
+    if not shares or every.min() < 0 or every.max() > 1:
         return mean_of(means_E, weights_E)
     counts_E = np.array([len(values) for values in values_by_item.values()])
     fine = FINENESS if bool(((every != 0) & (every != 1)).any()) and weights is None else 1

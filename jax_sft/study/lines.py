@@ -7,8 +7,21 @@ from typing import NamedTuple
 from etils import epath
 
 from jax_sft.errors import UsageError
-from jax_sft.files import read_if_there
+from jax_sft.files import read_if_there, read_jsonl
+from jax_sft.study.folder import completions_file
 from jax_sft.study.records import CompletionLine, Key, UnitRecord, short_hash
+
+
+def read_completions(path: epath.PathLike) -> Iterator[CompletionLine]:
+    """The completions of a file; UsageError with file and line for one that is malformed."""
+    for number, row in enumerate(read_jsonl(path), start=1):
+        yield CompletionLine.from_json(row, f"{path}, line {number}")
+
+
+def unit_completions(unit: epath.PathLike) -> list[CompletionLine] | None:
+    """All completions of a unit; None while they are not all drawn."""
+    path = completions_file(unit)
+    return list(read_completions(path)) if path.exists() else None
 
 
 class LineFault(NamedTuple):

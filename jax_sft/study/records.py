@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -21,7 +21,8 @@ from jax_sft.errors import UsageError
 from jax_sft.files import read_json, read_jsonl, write_json, write_jsonl
 from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.document import differences, from_json, run_from_json, run_to_json, to_json
-from jax_sft.study.folder import completions_file, items_file, run_file, scores_file, unit_file
+from jax_sft.study.folder import items_file, run_file, scores_file, unit_file
+from jax_sft.study.likelihoods import Likelihood
 from jax_sft.study.outputs import Outputs
 from jax_sft.study.verdicts import Agreement, JudgeSummary
 
@@ -112,7 +113,7 @@ class Item:
     """One question: the turns of its prompt, and what its scorer needs to judge a completion (plain JSON)."""
 
     id: str
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     reference: dict[str, Any]
 
 
@@ -147,6 +148,8 @@ class CompletionLine:
     tokens: int
     """Tokens generated, the one that ended the sequence counted."""
     finish: Finish
+    likelihoods: tuple[Likelihood, ...] = ()
+    """Of the item's continuations, where these were asked; `completion` is the likeliest then."""
 
     @property
     def key(self) -> Key:
@@ -156,24 +159,18 @@ class CompletionLine:
     @property
     def text(self) -> str:
         """The line as it stands in a file."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json.dumps(self.fields, ensure_ascii=False)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The line as JSON, without what it does not have."""
+        later = () if self.likelihoods else ("likelihoods",)
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in later}
 
     @staticmethod
     def from_json(value: dict[str, Any], where: str) -> "CompletionLine":
         """The line of a stored completion; UsageError, opened by `where`, when it is none."""
         return from_json(CompletionLine, value, where)
-
-
-def read_completions(path: epath.PathLike) -> Iterator[CompletionLine]:
-    """The completions of a file; UsageError with file and line for one that is malformed."""
-    for number, row in enumerate(read_jsonl(path), start=1):
-        yield CompletionLine.from_json(row, f"{path}, line {number}")
-
-
-def unit_completions(unit: epath.PathLike) -> list[CompletionLine] | None:
-    """All completions of a unit; None while they are not all drawn."""
-    path = completions_file(unit)
-    return list(read_completions(path)) if path.exists() else None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jax_sft.judges.chosen import judge_rules, judges_of
 from jax_sft.judges.page import Question
 from jax_sft.options import fitting
 from jax_sft.responses.answers import Answer
+from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.document import suggestion
 from jax_sft.study.records import Item, Verdict
 from jax_sft.tasks.protocols import check_protocol
@@ -36,6 +37,8 @@ class Task(ABC):
     headline: ClassVar[str] = "accuracy"
     """The metric that stands for the task."""
     higher_is_better: ClassVar[bool] = True
+    shares: ClassVar[bool] = True
+    """Its metrics lie between 0 and 1 by their nature, and are shown as percentages."""
     ask: ClassVar[Literal["generate", "likelihood", "pairwise"]] = "generate"
     """How it is asked: for a completion, for the likelihood of given ones, or which of two is better."""
     isolated: ClassVar[bool] = False
@@ -65,6 +68,10 @@ class Task(ABC):
     def weight(self, item: Item, metric: str) -> float:
         """How much an item counts in the mean of a metric."""
         return 1.0
+
+    def derived(self, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+        """Metrics that follow from the means of others."""
+        return {}
 
     def check(self, reference: Mapping[str, Any], where: str) -> None:
         """UsageError, opened by `where`, for a reference by which no completion can be judged."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def line(key: Key) -> CompletionLine:
 
 
 def row(key: Key) -> dict[str, Any]:
-    return asdict(line(key))
+    return line(key).fields
 
 
 def opened(root: Path, samples: int = 2, said: list[str] | None = None, **changes: Any) -> CompletionsFile:

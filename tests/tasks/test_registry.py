@@ -62,14 +62,14 @@ def drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_new_task_is_one_file(drop: Path, tmp_path: Path) -> None:
     assert len(CAPITALS.splitlines()) <= 60
-    with pytest.raises(UsageError, match=r"unknown task 'capitals'; known: .*commonsenseqa, countdown"):
+    with pytest.raises(UsageError, match=r"unknown task 'capitals'; known: .*countdown, gpqa"):
         get_task("capitals")
     (drop / "capitals.py").write_text(CAPITALS)
     (tmp_path / "capitals.jsonl").write_text(
         '{"country": "Peru", "capital": "Lima"}\n{"country": "Kenya", "capital": "Nairobi"}\n'
     )
     config = BenchmarkConfig("capitals")
-    study = Study("s", (Run("a"),), (config,), EvaluationConfig(), str(tmp_path / "root"), str(tmp_path))
+    study = Study("s", (Run("a"),), (config,), root=str(tmp_path / "root"), data_root=str(tmp_path))
     items = store_items(study, config, print)
     assert items[0].messages[0]["content"].startswith("What is the capital of Peru?")
     completions = {"Peru": "<think>hm</think>Lima.", "Kenya": "Mombasa"}
@@ -105,7 +105,7 @@ def test_a_sweep_refuses_a_task_that_it_cannot_ask(drop: Path, tmp_path: Path) -
     )
     (drop / "rated.py").write_text(rated)
     config = BenchmarkConfig("rated")
-    study = Study("s", (Run("a"),), (config,), EvaluationConfig(tensor=1), str(tmp_path))
+    study = Study("s", (Run("a"),), (config,), EvaluationConfig(tensor=1), root=str(tmp_path))
     with pytest.raises(
         UsageError, match="benchmark rated: its task rated is asked by pairwise, which a sweep"
     ):
