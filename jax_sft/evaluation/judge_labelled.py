@@ -56,6 +56,8 @@ def judge_by_model(
     read = list(_read(cases, options, page))
     evaluation = EvaluationConfig(slots=options.slots)
     model = JudgeModel(Chosen(options.judge_config, page), evaluation)
+    longest = max(read, key=lambda case: len(case.question.request + case.question.context))
+    model.check_room(longest.question, str(longest.values.get("id", "")))
     asked = {digest(page.conversations(case.question)): case.question for case in read}
     chips = Chips(make_generation_mesh(evaluation.tensor), make_backend)
     with progress_of_completions(messages(), f"judge {page.name}", len(asked)) as advance:

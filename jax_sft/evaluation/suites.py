@@ -17,7 +17,7 @@ from jax_sft.tasks.task import task_modules
 def suite(
     name: str, file: epath.PathLike = "", protocol: Protocol = "standard"
 ) -> tuple[BenchmarkConfig, ...]:
-    """The benchmarks of a ready suite (`quick`, `paper`, `safety`), or of one in a TOML file of one's own.
+    """The benchmarks of a ready suite (`quick`, `paper`, `safety`, …), or of one in a TOML file of one's own.
 
     In such a file a suite is a table of what its benchmarks have in common, and `[[NAME.benchmarks]]` a table
     for each, with the fields of `BenchmarkConfig`. `protocol` is that of benchmarks that say nothing of it.

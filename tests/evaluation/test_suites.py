@@ -7,8 +7,9 @@ import pytest
 from jax_sft.config import BenchmarkConfig, EvaluationConfig, Run, Sampling, Study
 from jax_sft.errors import UsageError
 from jax_sft.evaluation.suites import suite
+from jax_sft.judges.chosen import directions, headline_of, judges_of
 from jax_sft.study.check import validate
-from jax_sft.tasks.task import group_of
+from jax_sft.tasks.task import get_task, group_of
 
 OWN = """
 [mine]
@@ -56,6 +57,19 @@ def test_the_papers_suite_has_its_samples_and_decoding() -> None:
         "hexphi": "safety",
     }
     assert {group_of(config) for config in suite("safety")} == {"safety"}
+
+
+@pytest.mark.parametrize("name", ["paper_judged", "safety_judged"])
+def test_judged_suites_name_judges_that_there_are(name: str) -> None:
+    study = Study("s", (Run(),), suite(name), EvaluationConfig(context=40_000))
+    assert validate(study) is study
+    for benchmark in study.benchmarks:
+        judges = judges_of(study, benchmark)
+        assert judges
+        assert all(judge.page.weights for judge in judges)
+        kind = get_task(benchmark.task)
+        headline, _ = headline_of(benchmark, judges, kind.headline, kind.judged_by_model)
+        assert headline in (kind.headline, *directions(judges))
 
 
 def test_a_suite_of_ones_own(tmp_path: Path) -> None:
