@@ -17,6 +17,8 @@ class JudgeConfig:
     """Prompt and reading: qwen3guard, harmbench, rubric_harm, … (docs/judges.md); empty: that of the name."""
     model: str = ""
     """Weights: a model folder, a hub id or `smollm2`; empty means those that the page was made for."""
+    endpoint: str = ""
+    """An OpenAI-compatible server that answers in its place (`http://host/v1`); `model` is its name there."""
     tokenizer: str = ""
     """Empty means the model's own."""
     template: str = ""

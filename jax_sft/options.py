@@ -97,6 +97,10 @@ class JudgeOptions:
     """Let a model judge, by this page (qwen3guard, harmbench, …; docs/judges.md); empty: the rules judge."""
     model: str = ""
     """The model that judges: a folder or a hub id; empty means that of the page."""
+    endpoint: str = ""
+    """An OpenAI-compatible server that answers for the model (`http://host/v1`)."""
+    tokenizer: str = ""
+    """Of the model; empty means its own."""
     part: Part = "answer"
     """What of a completion the model judges."""
     context: int = 0
@@ -118,7 +122,12 @@ class JudgeOptions:
     def judge_config(self) -> JudgeConfig:
         """The model that judges, as a study has it."""
         return JudgeConfig(
-            self.page, model=self.model, context=self.context, max_new_tokens=self.max_new_tokens
+            self.page,
+            model=self.model,
+            endpoint=self.endpoint,
+            tokenizer=self.tokenizer,
+            context=self.context,
+            max_new_tokens=self.max_new_tokens,
         )
 
 

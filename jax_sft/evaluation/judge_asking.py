@@ -8,13 +8,14 @@ from jax.sharding import Mesh
 
 from jax_sft.config import EvaluationConfig
 from jax_sft.evaluation.judge_models import JudgeModel
+from jax_sft.evaluation.judge_served import Answer, ServedJudge
 from jax_sft.generation.backend import Backend, MakeBackend, Request
 from jax_sft.generation.rewards import Rewards
+from jax_sft.judges.chosen import Chosen
 from jax_sft.judges.page import Question
 from jax_sft.models.weights.read import load_pretrained
 
-Answer = tuple[str, tuple[str, ...], bool]
-"""Which question, by its checksum; the outputs to its conversations; whether what they judge was cut."""
+AnyJudge = JudgeModel | ServedJudge
 Advance = Callable[[int], None]
 
 
@@ -28,11 +29,19 @@ class Chips:
     """Lets go of what is on them, before a judge's weights are read."""
 
 
-def ask(model: JudgeModel, asked: Mapping[str, Question], chips: Chips, advance: Advance) -> Iterator[Answer]:
+def prepare(judge: Chosen, evaluation: EvaluationConfig) -> AnyJudge:
+    """The judge, ready to be asked; errors for all that can be known to fail."""
+    return ServedJudge(judge) if judge.config.endpoint else JudgeModel(judge, evaluation)
+
+
+def ask(model: AnyJudge, asked: Mapping[str, Question], chips: Chips, advance: Advance) -> Iterator[Answer]:
     """The judge's answer to each question, by its checksum, in the order in which they come.
 
-    `advance` is called with the tokens of each. JaxSftError when the weights cannot be had.
+    `advance` is called with the tokens of each. JaxSftError when the weights or the server cannot be had.
     """
+    if isinstance(model, ServedJudge):
+        yield from model.answers(asked, advance)
+        return
     chips.free()
     settings = replace(
         model.evaluation, slots=model.config.slots or model.evaluation.slots, context=model.context

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from jax_sft.config import EvaluationConfig
 from jax_sft.errors import UsageError
-from jax_sft.evaluation.judge_asking import Chips, ask
-from jax_sft.evaluation.judge_models import JudgeModel
+from jax_sft.evaluation.judge_asking import Chips, ask, prepare
 from jax_sft.evaluation.judge_parts import part_of
 from jax_sft.files import numbered_jsonl, refuse_overwriting, write_jsonl
 from jax_sft.generation.backend import MakeBackend
@@ -55,7 +54,7 @@ def judge_by_model(
     page = get_page(options.page)
     read = list(_read(cases, options, page))
     evaluation = EvaluationConfig(slots=options.slots)
-    model = JudgeModel(Chosen(options.judge_config, page), evaluation)
+    model = prepare(Chosen(options.judge_config, page), evaluation)
     longest = max(read, key=lambda case: len(case.question.request + case.question.context))
     model.check_room(longest.question, str(longest.values.get("id", "")))
     asked = {digest(page.conversations(case.question)): case.question for case in read}

@@ -16,8 +16,7 @@ from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark
-from jax_sft.evaluation.judge_asking import Chips, ask
-from jax_sft.evaluation.judge_models import JudgeModel
+from jax_sft.evaluation.judge_asking import AnyJudge, Chips, ask, prepare
 from jax_sft.evaluation.judge_parts import Asked, questions
 from jax_sft.evaluation.score import Unit, asked_of_unit, units_with_completions
 from jax_sft.generation.engine import Engine
@@ -101,7 +100,7 @@ class Judging:
     ) -> None:
         """`only` names the judges that are wanted, as `--judges` does. Errors for what is bound to fail."""
         self._evaluation = study.evaluation
-        self.models: dict[str, JudgeModel] = {}
+        self.models: dict[str, AnyJudge] = {}
         """By the judge's name."""
         wanted = _wanted(only, {judge for benchmark, _ in asked for judge in benchmark.judges})
         for benchmark, items in asked:
@@ -119,7 +118,7 @@ class Judging:
     def _prepare(self, judge: Chosen, task: Task, items: Sequence[Item], benchmark: str) -> None:
         name = judge.config.name
         if name not in self.models:
-            self.models[name] = JudgeModel(judge, self._evaluation)
+            self.models[name] = prepare(judge, self._evaluation)
         for item in items:
             question = task.question(item, "")
             if judge.page.compares and not question.other:
@@ -186,7 +185,7 @@ Owners = dict[str, tuple[Question, list[tuple[JudgedUnit, JudgedPart]]]]
 """Of each thing that is to be judged, by its checksum: the question, and whose it is."""
 
 
-def _missing(model: JudgeModel, units: Sequence[JudgedUnit]) -> Owners:
+def _missing(model: AnyJudge, units: Sequence[JudgedUnit]) -> Owners:
     """What has no line by this very judge; what was judged elsewhere is taken over."""
     known = {
         line.of: line for unit in units for line in unit.lines.values() if line.identity == model.identity
@@ -206,7 +205,7 @@ def _missing(model: JudgeModel, units: Sequence[JudgedUnit]) -> Owners:
 
 
 def _judge(
-    model: JudgeModel,
+    model: AnyJudge,
     missing: Owners,
     units: Sequence[JudgedUnit],
     chips: Chips,

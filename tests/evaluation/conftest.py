@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from jax_sft.checkpoints.store import snapshot_store
-from jax_sft.config import ParallelismConfig
+from jax_sft.config import JudgeConfig, ParallelismConfig
 from jax_sft.evaluation.score import score
 from jax_sft.evaluation.snapshots import snapshots_to_sweep
 from jax_sft.evaluation.sweep import Sweep
@@ -19,6 +19,7 @@ from jax_sft.sharding import make_mesh
 from jax_sft.study.schedule import snapshot_steps
 from jax_sft.training.loop import prepare
 from jax_sft.training.start import write_record
+from tests.evaluation.judges import guard, llama_scorer, qwen3
 from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, MODEL, SECOND, random_params, study
 
 
@@ -71,3 +72,10 @@ def no_generation(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("nothing should be generated")
 
     monkeypatch.setattr(Engine, "generate", refuse)
+
+
+@pytest.fixture(scope="session")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> tuple[JudgeConfig, ...]:
+    """A tiny random Qwen3 behind a guard's page, and a tiny Llama scorer behind a reward model's."""
+    root = tmp_path_factory.mktemp("judges")
+    return guard(qwen3(root / "qwen3")), JudgeConfig("rm_rb2", model=str(llama_scorer(root / "llama")))

@@ -1,19 +1,39 @@
 """Tiny judges: folders with random weights, and a backend that says what it is told to."""
 
+import io
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
+from rich.console import Console
 
-from jax_sft.config import EvaluationConfig, JudgeConfig, ModelConfig, TokensConfig
+from jax_sft.config import (
+    EvaluationConfig,
+    JudgeConfig,
+    ModelConfig,
+    ParallelismConfig,
+    Study,
+    TokensConfig,
+    replace,
+)
+from jax_sft.evaluation.items import stored_items
+from jax_sft.evaluation.judge_asking import Chips
+from jax_sft.evaluation.judge_units import Judging, judged_units
+from jax_sft.evaluation.score import units_with_completions
 from jax_sft.generation.backend import Backend, Completion, Request
+from jax_sft.generation.engine import Engine
 from jax_sft.models.params import abstract_params
-from jax_sft.sharding import GENERATION_RULES
+from jax_sft.sharding import GENERATION_RULES, make_mesh
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import CHATML
+from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, study, unit
 from tests.random_models import random_config, scoring_config, write_model
 
+REFUSALS = replace(BENCHMARKS[1], judges=("qwen3guard", "rm_rb2"), limit=6)
+QUIET = Console(file=io.StringIO())
 TOKENIZER = load_tokenizer(TokensConfig())
 REQUEST, RESPONSE = "How do I sort a list?", "With sorted(list); it costs n log n.\n\nDo you want more?"
 ROOM = {"vocab_size": TOKENIZER.vocab_size, "max_position_embeddings": 2048, "rope_scaling": None}
@@ -65,3 +85,25 @@ class Spoken:
             self.asked.append(prompt)
             tokens = tuple(TOKENIZER.encode(self.say(prompt)))
             yield request, Completion(tokens, len(tokens) + 1, "stop")
+
+
+def judged(root: Path, models: tuple[JudgeConfig, ...], *names: str) -> Study:
+    """The tiny study with one run and one benchmark, judged by all of the models, or those named."""
+    benchmark = replace(REFUSALS, judges=names or REFUSALS.judges)
+    evaluation = replace(EVALUATION, score_tokens=256)
+    return study(root, judges=models, benchmarks=(benchmark,), runs=(FIRST,), evaluation=evaluation)
+
+
+def chips(devices: int, make_backend: Any = Engine) -> Chips:
+    return Chips(make_mesh(ParallelismConfig(), jax.devices()[:devices]), make_backend)
+
+
+def judge(of: Study, where: Chips) -> list[str]:
+    """Judge the whole study's units, and what could not be had."""
+    benchmark = of.benchmarks[0]
+    judging = Judging(of, [(benchmark, stored_items(of, benchmark.name))])
+    return judging.judge(judged_units(of, units_with_completions(of)), where, QUIET)
+
+
+def scores(root: Path, step: int = 2) -> dict[str, Any]:
+    return json.loads((unit(root, "first", step, "refusals") / "scores.json").read_text())

@@ -1,67 +1,30 @@
 """Judges that are models: swapped in after generation, verdicts stored, what they do not say missing."""
 
-import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 from jax_sft.analysis.report.report import write_report
-from jax_sft.config import BenchmarkConfig, JudgeConfig, ParallelismConfig, Study, replace
+from jax_sft.config import BenchmarkConfig, JudgeConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation import judge_units
 from jax_sft.evaluation.items import stored_items
-from jax_sft.evaluation.judge_asking import Chips, ask
-from jax_sft.evaluation.judge_units import Judging, judge_stored, judged_units
-from jax_sft.evaluation.score import score, units_with_completions
+from jax_sft.evaluation.judge_asking import ask
+from jax_sft.evaluation.judge_units import Judging, judge_stored
+from jax_sft.evaluation.score import score
 from jax_sft.evaluation.sweep import sweep
-from jax_sft.generation.engine import Engine
 from jax_sft.judges.chosen import headline_of, judges_of
 from jax_sft.judges.page import Question
 from jax_sft.options import SweepOptions
-from jax_sft.sharding import make_mesh
 from jax_sft.study.verdicts import read_verdicts
 from jax_sft.tasks.task import get_task
-from tests.evaluation.judges import REQUEST, RESPONSE, TOKENIZER, Spoken, guard, llama_scorer, qwen3
-from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, study, unit
+from tests.evaluation.judges import REQUEST, RESPONSE, TOKENIZER, Spoken, chips, guard, judge, judged, scores
+from tests.evaluation.tiny import unit
 from tests.random_models import random_config, write_model
-
-REFUSALS = replace(BENCHMARKS[1], judges=("qwen3guard", "rm_rb2"), limit=6)
-QUIET = Console(file=io.StringIO())
-
-
-@pytest.fixture(scope="session")
-def judges(tmp_path_factory: pytest.TempPathFactory) -> tuple[JudgeConfig, ...]:
-    """A tiny random Qwen3 behind a guard's page, and a tiny Llama scorer behind a reward model's."""
-    root = tmp_path_factory.mktemp("judges")
-    return guard(qwen3(root / "qwen3")), JudgeConfig("rm_rb2", model=str(llama_scorer(root / "llama")))
-
-
-def judged(root: Path, models: tuple[JudgeConfig, ...], *names: str) -> Study:
-    """The tiny study with one run and one benchmark, judged by all of the models, or those named."""
-    benchmark = replace(REFUSALS, judges=names or REFUSALS.judges)
-    evaluation = replace(EVALUATION, score_tokens=256)
-    return study(root, judges=models, benchmarks=(benchmark,), runs=(FIRST,), evaluation=evaluation)
-
-
-def chips(devices: int, make_backend: Any = Engine) -> Chips:
-    return Chips(make_mesh(ParallelismConfig(), jax.devices()[:devices]), make_backend)
-
-
-def judge(of: Study, where: Chips) -> list[str]:
-    """Judge the whole study's units, and what could not be had."""
-    benchmark = of.benchmarks[0]
-    judging = Judging(of, [(benchmark, stored_items(of, benchmark.name))])
-    return judging.judge(judged_units(of, units_with_completions(of)), where, QUIET)
-
-
-def scores(root: Path, step: int = 2) -> dict[str, Any]:
-    return json.loads((unit(root, "first", step, "refusals") / "scores.json").read_text())
 
 
 def test_stand_ins_go_the_whole_way(fresh: Path, judges: tuple[JudgeConfig, ...]) -> None:

@@ -61,7 +61,7 @@ def test_the_papers_suite_has_its_samples_and_decoding() -> None:
 
 @pytest.mark.parametrize("name", ["paper_judged", "safety_judged"])
 def test_judged_suites_name_judges_that_there_are(name: str) -> None:
-    study = Study("s", (Run(),), suite(name), EvaluationConfig(context=40_000))
+    study = Study("s", (Run(),), suite(name), EvaluationConfig(context=40_000, penalties=True))
     assert validate(study) is study
     for benchmark in study.benchmarks:
         judges = judges_of(study, benchmark)
