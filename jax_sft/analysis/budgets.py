@@ -30,10 +30,8 @@ class BudgetPoint:
     """Share of the outputs that ended within it."""
 
 
-def budget_curve(
-    unit: UnitScores, lines: Sequence[CompletionLine], longest: int | None = None
-) -> list[BudgetPoint]:
-    """The headline score at each budget, up to `longest` tokens (by default the unit's longest output).
+def budget_curve(unit: UnitScores, lines: Sequence[CompletionLine], limit: int = 0) -> list[BudgetPoint]:
+    """The headline score at each budget, up to `limit` tokens or else the unit's longest output.
 
     Empty for a unit without judged completions, and for a metric that is no share: what an output that was
     cut is worth is known only where 0 (or, where lower is better, 1) is the worst.
@@ -48,7 +46,7 @@ def budget_curve(
         return []
     worst = 0.0 if unit.higher_is_better else 1.0
     curve = []
-    for budget in budgets(longest or max(line.tokens for _, _, line in judged)):
+    for budget in budgets(max(limit, *(line.tokens for _, _, line in judged))):
         values: dict[str, list[float]] = {}
         ended = 0
         for item, value, line in judged:

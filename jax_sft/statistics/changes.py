@@ -25,6 +25,8 @@ from jax_sft.statistics.signs import flipped_signs
 ALPHA = 0.05
 """Two-sided level of every test, and the one-sided one of a dip."""
 POWER = 0.8
+FEWEST = 6
+"""Samples that must differ, all in one way, before an exact test finds anything at 5% two-sided."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def paired_change(before_I: np.ndarray, after_I: np.ndarray, samples: int, share
     else:
         estimate = mean_of(difference_I)
         low, high = estimate.low, estimate.high
-    return _as_tested(Change(mean, low, high, p, p_fall, items, True, visible_change(deviation, items)))
+    visible = max(visible_change(deviation, items), FEWEST / (samples * items) if share else 0.0)
+    return _as_tested(Change(mean, low, high, p, p_fall, items, True, visible))
 
 
 def _share_interval(difference_I: np.ndarray, samples: int) -> tuple[float, float]:

@@ -64,7 +64,9 @@ def test_an_output_counts_once_it_has_ended_and_not_before() -> None:
         (100, 0.5, 0.75),
     ]
     assert curve[0].score == estimate({"a": [1.0, 0.0], "b": [0.0, 0.0]})
-    assert [point.tokens for point in budget_curve(UNIT, LINES, 20)] == [16, 20]
+    assert budget_curve(UNIT, LINES, 20) == curve
+    assert budget_curve(UNIT, LINES, 128)[:6] == curve[:6]
+    assert budget_curve(UNIT, LINES, 128)[-1].tokens == 128
 
 
 def test_what_is_cut_is_worst_where_lower_is_better() -> None:

@@ -59,6 +59,7 @@ def test_nothing_that_differs_is_no_change() -> None:
     assert flipped_signs([np.zeros(5)]) == pytest.approx((1.0, 1.0))
     found = paired_change(np.ones(30), np.ones(30), 1, share=True)
     assert found.low < 0 < found.high
+    assert found.visible == 6 / 30  # of 5 that differ all in one way an exact test thinks nothing
     with pytest.raises(ValueError, match="at least one item"):
         paired_change(np.zeros(0), np.zeros(0), 1, share=True)
 

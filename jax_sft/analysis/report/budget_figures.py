@@ -72,8 +72,12 @@ def _lines(points: Sequence[BudgetPoint], run: str, look: Look) -> alt.LayerChar
         "tokens:Q", title="token budget", scale=domain, axis=alt.Axis(format=",d", tickCount=5, grid=False)
     )
     share = alt.Axis(format=".0%", tickCount=5, domain=False, ticks=False, gridColor=HAIRLINE)
-    top = 1.04 * max(max(row["score"] for row in data), 0.05)
-    y = alt.Y("score:Q", title="score", axis=share, scale=alt.Scale(domain=[0, top], nice=5))
+    highest = max(row["score"] for row in data)
+    # A nice scale would go on to 120%.
+    scale = (
+        alt.Scale(domain=[0, 1.04]) if highest > 0.8 else alt.Scale(domain=[0, max(highest, 0.05)], nice=5)
+    )
+    y = alt.Y("score:Q", title="score", axis=share, scale=scale)
     colour = alt.Color("colour:N", scale=None)
     chart = alt.Chart(look.data(data)).encode(x=x, y=y, color=colour)
     dash = alt.StrokeDash("first:N", scale=alt.Scale(domain=[0, 1], range=[[1, 0], [4, 3]]), legend=None)
