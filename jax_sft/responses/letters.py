@@ -61,14 +61,14 @@ _AFTER = (
     r"\bnot\s+[(\[]?[A-Z][)\]]?,?\s+but\s+(?:rather\s+)?",
     # gives option G, leads to B, points to (B), leaves only B
     r"\b(?:gives?|leads? to|points? to|match(?:es)?|corresponds? to|indicates?|supports?"
-    r"|favou?rs?|leav(?:es?|ing))"
+    r"|favou?rs?|leav(?:es?|ing)|left)"
     rf"\s+(?:(?:the|us|with|only|{_NOUN})\s+){{0,6}}",
 )
 _BEFORE = (
     # B is the correct answer. (B) river is right. Option B seems best.
     r"[.):\]]*(?:\s+(?!(?:is|are|but|not|and|or|while|because|since|as)\b)[\w'-]+){0,4}\s*\)?"
     rf"\s+{_IS}(?:\s{_IS}){{0,6}}\s+{_GOOD}",
-    r"[.):\]]*\s+(?:remains|it is|fits best|makes (?:the )?most sense)\b",
+    r"[.):\]]*\s+(?:remains|works|it is|fits best|makes (?:the )?most sense)\b",
     # a line of a list of options that marks its own
     r"[.):][^\n]{0,200}(?:[-–—:(]\s*(?:yes|correct|right|true)\b|[✓✔✅])",
 )
@@ -78,7 +78,8 @@ _BEFORE = (
 def _patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     """How an option is stated to be the answer: words before it, or after it."""
     letter = rf"(?<![A-Za-z0-9])[{letters}](?![A-Za-z0-9]|['’]\w)"
-    after = [rf"(?i:{words})(?=(?P<field>[(\[]?{letter}[^\n]{{0,200}}))" for words in _AFTER]
+    small = rf"[(\[][{letters.lower()}][)\]]"  # only in brackets: "it is a river" names no option
+    after = [rf"(?i:{words})(?=(?P<field>(?:[(\[]?{letter}|{small})[^\n]{{0,200}}))" for words in _AFTER]
     before = [rf"(?<![A-Z] and )(?<![A-Z] or )(?P<field>{letter})(?i:{words})" for words in _BEFORE]
     return tuple(map(re.compile, (*after, *before)))
 

@@ -59,6 +59,8 @@ _LIST = re.compile(
 )
 _BEFORE = re.compile(r"[-+*/^×÷\d\\]|\bsqrt\b")
 _NOT = re.compile(r"\(?\b(?:not|rather than|instead of)\b[^).,;]*\)?|\\neq?\b.*|≠.*|!=.*", re.IGNORECASE)
+_ASIDE = re.compile(r"\b(?:the|her|his|its|their) other \$?\d[\d.,]*", re.IGNORECASE)
+"""What is left beside the answer: "She keeps the other 3 eggs"."""
 _EQUALS = re.compile(
     r"=|≈|\b(?:equals|giving|making|that is|which (?:is|equals|gives|makes))\b", re.IGNORECASE
 )
@@ -149,7 +151,8 @@ def _alone(field: str) -> str | None:
 
 
 def _last(text: str) -> str | None:
-    found = list(_numbers(_NOT.sub(" ", _readable(_CHATTER.sub("", text)))))
+    said = _NOT.sub(" ", _readable(_CHATTER.sub("", text)))
+    found = list(_numbers(_ASIDE.sub(" ", said))) or list(_numbers(said))
     return found[-1][0].strip() if found else None
 
 

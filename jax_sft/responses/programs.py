@@ -5,7 +5,8 @@ from collections.abc import Collection
 
 # A fence may be indented, and the last one may lack its end: a model that stops there has said all.
 _FENCED = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)",
+    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)"
+    r"(?:^[ \t]*\1[`~]*[ \t]*(?:<\|\w+\|>|</s>)?[ \t]*$|\Z)",
     re.DOTALL | re.MULTILINE,
 )
 _PYTHON = {"", "python", "python3", "py", "python2"}

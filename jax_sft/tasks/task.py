@@ -98,7 +98,7 @@ class Task(ABC):
         return {**self.defaults, **given}
 
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Raised when what `responses` reads changes for any task."""
 T = TypeVar("T", bound=type[Task])
 _CLASSES: dict[str, type[Task]] = {}

@@ -1,11 +1,13 @@
 """The real benchmark files: sizes, gold answers."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from jax_sft.config import BenchmarkConfig
 from jax_sft.files import read_jsonl
+from jax_sft.study.records import Item
 from jax_sft.tasks.task import get_task, load_items
 
 
@@ -24,6 +26,42 @@ def test_gsm8k_reference_solutions_score_one(shared_data: Path) -> None:
         gold = item.reference["answer"]
         for text in (row["answer"], gold, f"\\boxed{{{gold}}}", f"#### ${gold} dollars", f"so {gold}km"):
             assert kind.verdict(item, text, "stop").metrics["accuracy"] == 1, (item.id, text)
+
+
+def test_commonsenseqas_key_scores_one_in_ten_wordings_and_others_keys_at_chance(shared_data: Path) -> None:
+    kind = get_task("commonsenseqa")
+    items = load_items(BenchmarkConfig("commonsenseqa", limit=200), str(shared_data))
+    forms = (
+        "{0}",
+        "({0})",
+        "**{0}**",
+        "\\boxed{{{0}}}",
+        "The answer is {0}.",
+        "Answer: {0}. {1}",
+        "Option {0}",
+    )
+    forms += (
+        "<answer>{0}</answer>",
+        "<think>A or B?</think>So ({0}).",
+        "I choose {0}, as it fits.",
+        "{0}) {1}",
+    )
+    keys = [item.reference["answer"] for item in items]
+
+    def accuracy(form: str, answers: list[str]) -> float:
+        found = [
+            kind.verdict(item, form.format(key, _words(item, key)), "stop").metrics["accuracy"]
+            for item, key in zip(items, answers, strict=True)
+        ]
+        return sum(found) / len(found)
+
+    assert {form: accuracy(form, keys) for form in forms} == dict.fromkeys(forms, 1.0)
+    others = random.Random(0).sample(keys, len(keys))
+    assert abs(accuracy("The answer is ({0}).", others) - 0.2) < 0.08
+
+
+def _words(item: Item, key: str) -> str:
+    return str(item.reference["texts"][item.reference["letters"].index(key)])
 
 
 def test_math500_gold_answers_verify_and_others_do_not(shared_data: Path) -> None:
