@@ -109,7 +109,11 @@ class StudyResults:
         if not all(get_task(b.task).shares for b in self.study.benchmarks if b.name == benchmark):
             return False
         units = [u for run in self.runs for (_, b), u in run.units.items() if b == benchmark]
-        return all(0 <= unit.score <= 1 for unit in units if unit.judged)
+        # A reward is any number: its mean may lie there by chance, its values do not.
+        values = [
+            score for unit in units for score in (unit.score, *unit.item_scores.values()) if unit.judged
+        ]
+        return all(0 <= value <= 1 for value in values)
 
 
 def load_study(study: Study) -> StudyResults:

@@ -8,14 +8,17 @@ from typing import Any
 from etils import epath
 
 from jax_sft.config import BenchmarkConfig
+from jax_sft.errors import JaxSftError
 from jax_sft.evaluation.judge_parts import Asked, questions
 from jax_sft.evaluation.judging import Asked as Rated
+from jax_sft.files import read_if_there
 from jax_sft.judge_config import Part
 from jax_sft.judges.chosen import Chosen
 from jax_sft.judges.page import Reading
 from jax_sft.judges.truthful import BOTH
 from jax_sft.statistics.agreement import cohen_kappa
-from jax_sft.study.records import CompletionLine, Key, Verdict
+from jax_sft.study.folder import verdicts_file
+from jax_sft.study.records import CompletionLine, Key, Verdict, short_hash
 from jax_sft.study.verdicts import Agreement, JudgeLine, JudgeSummary, read_verdicts
 from jax_sft.tasks.task import get_task
 
@@ -63,8 +66,17 @@ class JudgeFindings:
         lines: Sequence[CompletionLine],
         asked: Sequence[Rated],
     ) -> None:
-        """Reads the unit's verdicts; `asked` holds the item and the text of each of its `lines`."""
-        stored, task = read_verdicts(unit) if judges else {}, get_task(config.task)
+        """Reads the unit's verdicts; `asked` holds the item and the text of each of its `lines`.
+
+        JaxSftError when the verdicts are damaged.
+        """
+        faults: list[str] = []
+        stored, task = read_verdicts(unit, faults) if judges else {}, get_task(config.task)
+        if faults:
+            raise JaxSftError(
+                f"{faults[0]} ({len(faults)} lines in all); run the sweep again, which has it judged again"
+            )
+        self._raw = read_if_there(verdicts_file(unit)) or b""
         self._keys = [line.key for line in lines]
         self._columns: list[_Column] = []
         for judge in judges:
@@ -109,6 +121,7 @@ class JudgeFindings:
         return {
             "scorer_failures": len(failed),
             "judges": tuple(column.summary() for column in self._columns),
+            "verdicts_hash": short_hash(self._raw) if self._columns else "",
             "agreements": tuple(self._agreements(by_key)) if self._columns else (),
         }
 

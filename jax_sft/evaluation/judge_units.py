@@ -71,8 +71,11 @@ class JudgedUnit:
 Units = list[tuple[BenchmarkConfig, JudgedUnit]]
 
 
-def judged_units(study: Study, units: Iterable[Unit]) -> Units:
-    """Those of the units that have judges and can be scored; of the others scoring tells."""
+def judged_units(study: Study, units: Iterable[Unit], say: Callable[[str], None]) -> Units:
+    """Those of the units that have judges and can be scored; of the others scoring tells.
+
+    `say` is told of verdicts that are damaged, which are as if they were not.
+    """
     found: Units = []
     presences: dict[str, Presence] = {}
     for run, step, name in units:
@@ -84,7 +87,10 @@ def judged_units(study: Study, units: Iterable[Unit]) -> Units:
                 folder = unit_folder(study, run, step, name)
                 texts = {line.key: text for line, (_, text, _) in zip(lines, asked, strict=True)}
                 by_id = {item.id: item for item in items}
-                stored = read_verdicts(folder)
+                faults: list[str] = []
+                stored = read_verdicts(folder, faults)
+                if faults:
+                    say(f"{faults[0]} ({len(faults)} lines in all); judged again")
                 found.append((benchmark, JudgedUnit(folder, get_task(benchmark.task), by_id, texts, stored)))
     return found
 
@@ -106,6 +112,11 @@ class Judging:
         for benchmark, items in asked:
             judges = judges_of(study, benchmark)
             task = get_task(benchmark.task)
+            if judges and task.ask != "generate":
+                raise UsageError(
+                    f"benchmark {benchmark.name}: task {benchmark.task} is asked by {task.ask}, which leaves "
+                    "nothing to judge; leave judges out"
+                )
             if task.judged_by_model and not judges:
                 raise UsageError(
                     f"benchmark {benchmark.name}: no rules judge task {benchmark.task}; name models that do, "
@@ -156,7 +167,8 @@ def judge_stored(
 
     Where nothing is missing no model is looked for.
     """
-    units = judged_units(study, units_with_completions(study, runs, steps, benchmarks))
+    console = messages()
+    units = judged_units(study, units_with_completions(study, runs, steps, benchmarks), console.print)
     wanted = _wanted(judges, {judge for benchmark, _ in units for judge in benchmark.judges})
     if all(
         unit.has_all(judge)
@@ -167,7 +179,7 @@ def judge_stored(
         return []
     asked = {benchmark.name: (benchmark, list(unit.items.values())) for benchmark, unit in units}
     chips = Chips(make_generation_mesh(study.evaluation.tensor), Engine)
-    return Judging(study, list(asked.values()), judges).judge(units, chips, messages())
+    return Judging(study, list(asked.values()), judges).judge(units, chips, console)
 
 
 def _wanted(names: str, known: set[str]) -> set[str]:

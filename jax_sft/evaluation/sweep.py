@@ -117,7 +117,7 @@ class Sweep:
         """Have judges judge what they have not judged yet, on the chips that drew; its engines are let go."""
         if self.judging.models:
             chips = Chips(self.mesh, self._make_backend, self.engines.clear)
-            for problem in self.judging.judge(judged_units(self.study, units), chips, self.console):
+            for problem in self.judging.judge(judged_units(self.study, units, self.say), chips, self.console):
                 self.give_up(problem)
 
     def say(self, text: str) -> None:

@@ -6,7 +6,7 @@ from etils import epath
 
 from jax_sft.errors import UsageError
 from jax_sft.files import read_if_there
-from jax_sft.study.folder import completions_file
+from jax_sft.study.folder import completions_file, verdicts_file
 from jax_sft.study.records import Item, RunRecord, UnitRecord, UnitScores, items_hash, short_hash
 
 
@@ -52,6 +52,9 @@ def score_staleness(
     completions = read_if_there(completions_file(folder)) if scores.completions_hash else None
     if completions is not None and short_hash(completions) != scores.completions_hash:
         return "its completions have changed since they were scored"
+    said = read_if_there(verdicts_file(folder)) if scores.verdicts_hash else None
+    if said is not None and short_hash(said) != scores.verdicts_hash:
+        return "judges have judged since it was scored"
     if scores.items_hash and items is not None and items_hash(items) != scores.items_hash:
         return "the items have changed since they were scored"
     if scores.scorer and scores.scorer != scorer:

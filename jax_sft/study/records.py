@@ -285,6 +285,8 @@ class UnitScores:
     judges: tuple[JudgeSummary, ...] = ()
     """What judges that are models said, in numbers; their metrics are among the others."""
     agreements: tuple[Agreement, ...] = ()
+    verdicts_hash: str = ""
+    """Of the file of what they said; empty without judges."""
 
     def write(self, unit: epath.PathLike) -> None:
         """Write the scores into the unit's folder."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from jax_sft.files import read_jsonl, write_atomically
+from jax_sft.errors import UsageError
+from jax_sft.files import read_if_there, write_atomically
 from jax_sft.judge_config import Part
+from jax_sft.judges.page import digest
 from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.document import from_json
 from jax_sft.study.folder import verdicts_file
@@ -44,21 +46,40 @@ class JudgeLine:
         return self.item, self.sample, self.judge, self.part
 
 
-def read_verdicts(unit: epath.PathLike) -> dict[JudgedPart, JudgeLine]:
-    """The lines of a unit; none where nothing was judged; UsageError for one that is malformed."""
+def read_verdicts(unit: epath.PathLike, faults: list[str]) -> dict[JudgedPart, JudgeLine]:
+    """The lines of a unit as they were written; none where nothing was judged.
+
+    `faults` gets, in words, those that are not: each has a checksum of its own.
+    """
     path = verdicts_file(unit)
-    if not path.exists():
-        return {}
-    rows = enumerate(read_jsonl(path), start=1)
-    remedy = "remove the file, then the sweep has all of it judged again"
-    lines = [from_json(JudgeLine, row, f"{path}, line {number}", remedy=remedy) for number, row in rows]
-    return {line.key: line for line in lines}
+    raws = (read_if_there(path) or b"").split(b"\n")
+    found: dict[JudgedPart, JudgeLine] = {}
+    for number, raw in enumerate(raws, start=1):
+        if not raw.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(raw)
+            line = from_json(JudgeLine, row, where)
+        except (ValueError, UsageError):
+            faults.append(f"{where}: is no verdict")
+            continue
+        if row.get("check") != _check(line):
+            faults.append(f"{where}: is not what was written")
+        else:
+            found[line.key] = line
+    return found
 
 
 def write_verdicts(unit: epath.PathLike, lines: Iterable[JudgeLine]) -> None:
     """Write all lines of a unit, whole or not at all."""
-    rows = (json.dumps(dataclasses.asdict(line), ensure_ascii=False) for line in lines)
-    write_atomically(verdicts_file(unit), "".join(f"{row}\n" for row in rows))
+    rows = [dataclasses.asdict(line) | {"check": _check(line)} for line in lines]
+    texts = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_atomically(verdicts_file(unit), "".join(f"{text}\n" for text in texts))
+
+
+def _check(line: JudgeLine) -> str:
+    return digest(dataclasses.asdict(line))
 
 
 @dataclass(frozen=True)

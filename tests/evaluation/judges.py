@@ -27,6 +27,7 @@ from jax_sft.generation.backend import Backend, Completion, Request
 from jax_sft.generation.engine import Engine
 from jax_sft.models.params import abstract_params
 from jax_sft.sharding import GENERATION_RULES, make_mesh
+from jax_sft.study.verdicts import JudgedPart, JudgeLine, read_verdicts
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import CHATML
 from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, study, unit
@@ -102,8 +103,16 @@ def judge(of: Study, where: Chips) -> list[str]:
     """Judge the whole study's units, and what could not be had."""
     benchmark = of.benchmarks[0]
     judging = Judging(of, [(benchmark, stored_items(of, benchmark.name))])
-    return judging.judge(judged_units(of, units_with_completions(of)), where, QUIET)
+    return judging.judge(judged_units(of, units_with_completions(of), print), where, QUIET)
 
 
 def scores(root: Path, step: int = 2) -> dict[str, Any]:
     return json.loads((unit(root, "first", step, "refusals") / "scores.json").read_text())
+
+
+def verdicts(root: Path, step: int = 2) -> dict[JudgedPart, JudgeLine]:
+    """What was said of a unit, all of it sound."""
+    faults: list[str] = []
+    found = read_verdicts(unit(root, "first", step, "refusals"), faults)
+    assert not faults
+    return found

@@ -43,7 +43,7 @@ def test_a_server_may_judge_and_what_it_refuses_is_missing(swept: Path, server: 
     benchmark = of.benchmarks[0]
     judging = Judging(of, [(benchmark, stored_items(of, benchmark.name))])
     server.fail([400])
-    [problem] = judging.judge(judged_units(of, units_with_completions(of)), chips(8), QUIET)
+    [problem] = judging.judge(judged_units(of, units_with_completions(of), print), chips(8), QUIET)
     assert re.search(r"judge qwen3guard: 1 of \d+ questions were refused, the first: .*400: not now", problem)
     asked = [body for body in server.bodies if body]
     assert all(body["temperature"] == 0 and body["max_tokens"] == 64 for body in asked)

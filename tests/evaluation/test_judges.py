@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jax_sft.analysis.report.report import write_report
+from jax_sft.analysis.study import load_study
 from jax_sft.config import BenchmarkConfig, JudgeConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation import judge_units
@@ -20,9 +21,19 @@ from jax_sft.evaluation.sweep import sweep
 from jax_sft.judges.chosen import headline_of, judges_of
 from jax_sft.judges.page import Question
 from jax_sft.options import SweepOptions
-from jax_sft.study.verdicts import read_verdicts
 from jax_sft.tasks.task import get_task
-from tests.evaluation.judges import REQUEST, RESPONSE, TOKENIZER, Spoken, chips, guard, judge, judged, scores
+from tests.evaluation.judges import (
+    REQUEST,
+    RESPONSE,
+    TOKENIZER,
+    Spoken,
+    chips,
+    guard,
+    judge,
+    judged,
+    scores,
+    verdicts,
+)
 from tests.evaluation.tiny import unit
 from tests.random_models import random_config, write_model
 
@@ -32,8 +43,7 @@ def test_stand_ins_go_the_whole_way(fresh: Path, judges: tuple[JudgeConfig, ...]
     words = JudgeConfig("truth", page="truthfulqa_truth", model=judges[0].model, context=128)
     of = judged(fresh, (words, judges[1]), "truth", "rm_rb2")
     sweep(of, ["first"])
-    folder = unit(fresh, "first", 2, "refusals")
-    eight = read_verdicts(folder)
+    eight = verdicts(fresh)
     assert len(eight) == 2 * 6
     found = scores(fresh)
     summaries = {summary["judge"]: summary for summary in found["judges"]}
@@ -56,7 +66,7 @@ def test_stand_ins_go_the_whole_way(fresh: Path, judges: tuple[JudgeConfig, ...]
     for step in (0, 2):
         (unit(fresh, "first", step, "refusals") / "verdicts.jsonl").unlink()
     assert judge(of, chips(1)) == []
-    one = read_verdicts(folder)
+    one = verdicts(fresh)
     assert one.keys() == eight.keys()
     for key, line in one.items():
         if key[2] == "rm_rb2":
@@ -141,7 +151,7 @@ def test_a_judging_that_breaks_off_goes_on_where_it_was(
         return "Safety: Safe"
 
     assert judge(of, chips(8, Spoken(breaks))) == ["the endpoint is gone"]
-    kept = sum(len(read_verdicts(unit(swept, "first", step, "refusals"))) for step in (0, 2))
+    kept = sum(len(verdicts(swept, step)) for step in (0, 2))
     assert kept >= 3
     rest = Spoken(lambda _: "Safety: Safe")
     assert judge(of, chips(8, rest)) == []
@@ -272,3 +282,30 @@ def test_a_headline_is_the_judges_where_its_scores_are_the_published_ones(
         kind = get_task(task)
         found_headline = headline_of(BenchmarkConfig("b", task), chosen, kind.headline, kind.judged_by_model)
         assert found_headline[0] == headline
+
+
+def test_damaged_verdicts_are_named_and_judged_again(
+    swept: Path, judges: tuple[JudgeConfig, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = judged(swept, judges, "qwen3guard")
+    told = Spoken(lambda _: "Safety: Safe")
+    assert judge(of, chips(8, told)) == []
+    score(of)
+    file = unit(swept, "first", 2, "refusals") / "verdicts.jsonl"
+    first, second, *rest = file.read_text().splitlines(keepends=True)
+    file.write_text(first.replace("Safety: Safe", "Safety: Unsafe") + second[:40] + "\n" + "".join(rest))
+    [left_out] = load_study(of).runs[0].left_out.values()
+    assert left_out == "judges have judged since it was scored"
+    with pytest.raises(JaxSftError, match=r"line 1: is not what was written \(2 lines in all\)"):
+        score(of)
+    again = Spoken(lambda _: "Safety: Safe")
+    assert judge(of, chips(8, again)) == []
+    assert (
+        "verdicts.jsonl, line 1: is not what was written (2 lines in all); judged again"
+        in capsys.readouterr().out
+    )
+    assert len(verdicts(swept)) == 6
+    score(of)
+    assert scores(swept)["metrics"]["qwen3guard_unsafe"] == {"mean": 0, "n": 6} | {
+        name: scores(swept)["metrics"]["qwen3guard_unsafe"][name] for name in ("low", "high")
+    }
