@@ -25,7 +25,7 @@ def flipped_signs(differences: Sequence[np.ndarray], seed: int = 0) -> tuple[flo
     rng = np.random.default_rng(seed)
     drawn_R = np.zeros(DRAWS)
     for difference_I in known:
-        drawn_R += _drawn_sums(np.abs(difference_I), rng) / len(difference_I)
+        drawn_R += _drawn_sums(difference_I, rng) / len(difference_I)
     seen = sum(float(difference_I.mean()) for difference_I in known)
     return _counted(np.abs(drawn_R) >= abs(seen) - _TINY), _counted(drawn_R <= seen + _TINY)
 
@@ -50,14 +50,19 @@ def _step(difference_I: np.ndarray) -> int:
 
 
 def _exact(steps_I: np.ndarray) -> tuple[float, float]:
+    sums, chances = _distribution(steps_I)
+    seen = int(steps_I.sum())
+    two_sided = float(chances[np.abs(sums) >= abs(seen)].sum())
+    return min(two_sided, 1.0), min(float(chances[sums <= seen].sum()), 1.0)
+
+
+def _distribution(steps_I: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the whole numbers with all signs, ascending, and their chances."""
     sizes, counts = np.unique(np.abs(steps_I[steps_I != 0]), return_counts=True)
     chances = np.ones(1)  # of sums from -total to total, two apart
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         chances = np.convolve(chances, _signed_sum(size, count))
-    sums = np.arange(len(chances)) * 2 - (len(chances) - 1)
-    seen = int(steps_I.sum())
-    two_sided = float(chances[np.abs(sums) >= abs(seen)].sum())
-    return min(two_sided, 1.0), min(float(chances[sums <= seen].sum()), 1.0)
+    return np.arange(len(chances)) * 2 - (len(chances) - 1), chances
 
 
 def _signed_sum(size: int, count: int) -> np.ndarray:
@@ -69,12 +74,16 @@ def _signed_sum(size: int, count: int) -> np.ndarray:
     return chances
 
 
-def _drawn_sums(sizes_I: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sums of the sizes with random signs, `DRAWS` of them."""
-    sizes, counts = np.unique(np.round(sizes_I[sizes_I > _TINY], 12), return_counts=True)
+def _drawn_sums(difference_I: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sums of the differences with random signs, `DRAWS` of them."""
+    if step := _step(difference_I):
+        sums, chances = _distribution(np.rint(difference_I * step).astype(int))
+        places_R = np.searchsorted(np.cumsum(chances), rng.random(DRAWS) * chances.sum(), side="right")
+        return sums[np.minimum(places_R, len(sums) - 1)] / step
+    sizes_I = np.abs(difference_I[np.abs(difference_I) > _TINY])
     drawn_R = np.zeros(DRAWS)
-    for size, count in zip(sizes, counts, strict=True):
-        drawn_R += size * (2.0 * rng.binomial(count, 0.5, DRAWS) - count)
+    for size in sizes_I:
+        drawn_R += size * (2.0 * rng.integers(0, 2, DRAWS) - 1)
     return drawn_R
 
 
