@@ -1,13 +1,17 @@
-"""Every snapshot against its base on the same items: change, interval, exact test, corrected two ways."""
+"""Every snapshot against its base, and runs against each other, on the same items: tested and corrected."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from jax_sft.analysis.pairs import unit_change
 from jax_sft.analysis.series import Series
-from jax_sft.statistics.changes import Change
+from jax_sft.analysis.study import RunResults, StudyResults
+from jax_sft.statistics.changes import ALPHA, Change
 from jax_sft.statistics.signs import holm
+from jax_sft.study.records import UnitScores
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,45 @@ class Comparison:
     """Two-sided, corrected by Holm's method for the snapshots of the curve."""
     q_study: float
     """Share of false findings among all that are this clear in the study (Benjamini and Hochberg)."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """The last snapshots of two runs from the same start weights on one benchmark."""
+
+    first: UnitScores
+    second: UnitScores
+    change: Change
+    """Second minus first, oriented so that higher is better."""
+    p: float
+    """Two-sided, corrected by Holm's method for the benchmarks of the two runs."""
+    is_share: bool
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the difference is larger than noise at 5%."""
+        return self.p <= ALPHA
+
+
+def compare_runs(record: StudyResults) -> list[RunComparison]:
+    """Every two swept runs starting from the same weights, where their last scores are of the same items."""
+    found = []
+    for first, second in itertools.combinations(record.swept, 2):
+        if first.config.init != second.config.init or first.config.model != second.config.model:
+            continue
+        rows = []
+        for benchmark in record.benchmarks:
+            before, after = _last(first, benchmark.name), _last(second, benchmark.name)
+            if before is not None and after is not None:
+                change = unit_change(before, after, record.is_share(benchmark.name))
+                if change.paired:
+                    rows.append((before, after, change))
+        corrected = holm([change.p for _, _, change in rows])
+        found += [
+            RunComparison(before, after, change, p, record.is_share(before.benchmark))
+            for (before, after, change), p in zip(rows, corrected, strict=True)
+        ]
+    return found
 
 
 def compare(series: Iterable[Series]) -> list[Comparison]:
@@ -39,3 +82,10 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     from scipy import stats
 
     return np.asarray(stats.false_discovery_control(p_values)).tolist() if p_values else []
+
+
+def _last(run: RunResults, benchmark: str) -> UnitScores | None:
+    """The run's last judged unit of the benchmark after the start."""
+    of = {step: unit for (step, name), unit in run.units.items() if name == benchmark}
+    units = {step: unit for step, unit in of.items() if step > 0 and unit.judged}
+    return units[max(units)] if units else None

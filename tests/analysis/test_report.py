@@ -43,7 +43,7 @@ FIGURES = {
 }
 
 
-OWN = ("#", "figures/", "results.", "comparisons.csv", "budgets.csv")
+OWN = ("#", "figures/", "results.", "comparisons.csv", "runs.csv", "budgets.csv")
 """How addresses within the report begin."""
 
 
@@ -64,7 +64,7 @@ class Page(HTMLParser):
             if name == "id":
                 self.ids.add(str(value))
             if name in ("src", "href") and not str(value).startswith(
-                ("#", "figures/", "results.", "comparisons.csv", "budgets.csv")
+                ("#", "figures/", "results.", "comparisons.csv", "runs.csv", "budgets.csv")
             ):
                 self.outside.append(str(value))
 
@@ -188,7 +188,7 @@ def test_same_study_same_bytes(make_study: Callable[..., Study]) -> None:
     first = {str(path): path.read_bytes() for path in Path(folder).rglob("*.*")}
     write_report(study)
     assert {str(path): path.read_bytes() for path in Path(folder).rglob("*.*")} == first
-    assert len(first) == 5 + 2 * len(list((folder / "figures").glob("*.svg")))
+    assert len(first) == 6 + 2 * len(list((folder / "figures").glob("*.svg")))
 
 
 def test_hostile_and_long_completions(

@@ -13,7 +13,7 @@ from etils import epath
 
 from jax_sft import terminal
 from jax_sft.analysis.budgets import BudgetPoint, budget_curve
-from jax_sft.analysis.comparisons import compare
+from jax_sft.analysis.comparisons import RunComparison, compare, compare_runs
 from jax_sft.analysis.report.browser import CompletionSample
 from jax_sft.analysis.report.budget_figures import write_budgets
 from jax_sft.analysis.report.figures import build_figures, look_of, write_figures
@@ -26,11 +26,12 @@ from jax_sft.analysis.report.tables import (
     training_summary,
     write_comparisons,
     write_results,
+    write_run_comparisons,
 )
 from jax_sft.analysis.series import GROUP_TITLES, Series, build_series
 from jax_sft.analysis.study import StudyResults, completions_of, load_study
 from jax_sft.analysis.transfer import transfers
-from jax_sft.analysis.verdicts import change, find, value
+from jax_sft.analysis.verdicts import change, find, p_value, value
 from jax_sft.config import Study
 from jax_sft.files import write_atomically
 from jax_sft.pages.page import page_templates
@@ -75,8 +76,9 @@ def write_report(study: Study) -> epath.Path:
     """Write <root>/<study>/report/ from the files of the study and give the path of its index.html.
 
     Beside the page: figures/*.svg and *.png, results.parquet and results.csv, comparisons.csv (every snapshot
-    against its base, tested) and budgets.csv (scores at smaller token budgets). The page holds everything it
-    shows, its JavaScript included. UsageError when there is nothing to report or a file is malformed.
+    against its base), runs.csv (runs against each other) and budgets.csv (scores at smaller token budgets).
+    The page holds everything it shows, its JavaScript included. UsageError when there is nothing to report or
+    a file is malformed.
     """
     record = load_study(study)
     series = build_series(record)
@@ -86,12 +88,14 @@ def write_report(study: Study) -> epath.Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_results(table, folder)
     write_comparisons(study.name, compare(series), folder)
+    run_pairs = compare_runs(record)
+    write_run_comparisons(study.name, run_pairs, folder)
     write_budgets(study.name, read.budgets, folder)
     figures = build_figures(record, series, read.behaviours, read.budgets)
     write_figures(list(figures.values()), folder / "figures")
     page = page_templates("jax_sft.analysis.report", "page").get_template("page.html.jinja")
     path = folder / "index.html"
-    write_atomically(path, page.render(**_context(record, series, figures, table, read.sample)))
+    write_atomically(path, page.render(**_context(record, series, figures, table, read.sample, run_pairs)))
     terminal.results().print(f"report: {path}")
     return path
 
@@ -132,6 +136,7 @@ def _context(
     figures: dict[str, Figure],
     table: pa.Table,
     sample: CompletionSample,
+    run_pairs: Sequence[RunComparison],
 ) -> dict[str, Any]:
     look = look_of(record)
     reach = {run.name: transfers(series, run.name) for run in record.swept}
@@ -146,6 +151,8 @@ def _context(
         "benchmark_caption": BENCHMARK_CAPTION,
         "specs": {name: figure.page_spec for name, figure in figures.items()},
         "transfers": reach,
+        "run_pairs": run_pairs,
+        "p_value": p_value,
         "judges": judge_rows(record),
         "agreements": agreement_rows(record),
         "table": {

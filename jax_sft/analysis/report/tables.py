@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from etils import epath
 
-from jax_sft.analysis.comparisons import Comparison
+from jax_sft.analysis.comparisons import Comparison, RunComparison
 from jax_sft.analysis.study import RunResults, StudyResults
 from jax_sft.tasks.task import group_of
 
@@ -87,6 +87,24 @@ def write_comparisons(study: str, comparisons: Sequence[Comparison], folder: epa
     buffer = io.BytesIO()
     pyarrow.csv.write_csv(pa.Table.from_pylist(rows), buffer)
     (folder / "comparisons.csv").write_bytes(buffer.getvalue())
+
+
+def write_run_comparisons(study: str, found: Sequence[RunComparison], folder: epath.Path) -> None:
+    """Write runs.csv into `folder`: the last snapshots of every two runs from the same start weights."""
+    columns = {
+        "study": [study] * len(found),
+        "first": [c.first.run for c in found],
+        "second": [c.second.run for c in found],
+        "benchmark": [c.first.benchmark for c in found],
+        "first_step": [c.first.step for c in found],
+        "second_step": [c.second.step for c in found],
+        "p_corrected": [c.p for c in found],
+    }
+    numbers = ("items", "mean", "low", "high", "p", "visible")
+    columns |= {name: [getattr(c.change, name) for c in found] for name in numbers}
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(pa.table(columns), buffer)
+    (folder / "runs.csv").write_bytes(buffer.getvalue())
 
 
 def _rows(record: StudyResults) -> Iterator[dict[str, Any]]:
