@@ -18,7 +18,10 @@ def unit_change(base: UnitScores, unit: UnitScores, is_share: bool) -> Change:
 
 
 def paired_scores(base: UnitScores, unit: UnitScores) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scores [items] at the base and later, in one order; None unless both judge the same items."""
+    """Scores [items] at the base and later, in one order; None unless both judge the same items.
+
+    Where items count unlike, scores are scaled by their weights, so that the mean is that of the headline.
+    """
     items = list(base.item_scores)
     if not items or set(unit.item_scores) != set(items):
         return None
@@ -26,6 +29,10 @@ def paired_scores(base: UnitScores, unit: UnitScores) -> tuple[np.ndarray, np.nd
     before_I, after_I = (
         sign * np.array([of.item_scores[item] for item in items], np.float64) for of in (base, unit)
     )
+    if unit.item_weights:
+        weights_I = np.array([unit.item_weights[item] for item in items])
+        weights_I = weights_I / weights_I.mean()
+        return weights_I * before_I, weights_I * after_I
     return before_I, after_I
 
 

@@ -6,6 +6,7 @@ import jax
 from rich.console import Console
 
 from jax_sft.config import Study
+from jax_sft.evaluation.comparing import Compared
 from jax_sft.evaluation.likelihood import score_missing
 from jax_sft.evaluation.outputs import Clock
 from jax_sft.evaluation.snapshots import Snapshots
@@ -24,15 +25,20 @@ def draw_run(study: Study, work: Work, console: Console, give_up: Callable[[str]
             _draw_units(work, step, units, study.evaluation.seed, console)
         return
     snapshots = Snapshots(study, work.run.name, wanted, give_up)
-    for step, params in snapshots.read(list(work.todo)):
-        drawn = [unit for unit in work.todo[step] if not unit.questions]
-        scored = [unit for unit in work.todo[step] if unit.questions]
+    compared = Compared(work.comparer, [unit for units in work.todo.values() for unit in units])
+    steps = [*compared.bases, *(step for step in work.todo if step not in compared.bases)]
+    for step, params in snapshots.read(steps):
+        compared.remember(step, params)
+        units = work.todo.get(step, [])
+        drawn = [unit for unit in units if not unit.questions]
+        scored = [unit for unit in units if unit.questions and unit.base is None]
         if drawn:
             work.engine.load(params)
             _draw_units(work, step, drawn, study.evaluation.seed, console)
         if scored:
             work.scorer.load(params)
             _score_units(work, step, scored, console)
+        compared.compare(params, [unit for unit in units if unit.base is not None], give_up)
     snapshots.examine(work.complete)
 
 

@@ -15,6 +15,7 @@ from jax_sft.generation.backend import Given, Scored, Scorer
 from jax_sft.responses.thinking import CLOSE
 from jax_sft.study.likelihoods import Likelihood
 from jax_sft.study.records import CompletionLine, Item, Verdict
+from jax_sft.tasks.given_rows import Drift
 from jax_sft.tasks.likelihood import LikelihoodTask, argmax
 from jax_sft.tasks.task import get_task
 from jax_sft.tokens.rendering import render_row
@@ -169,6 +170,9 @@ def weigh(
     weighed = []
     for item, line in zip(items, lines, strict=True):
         weighed.append(replace(item, reference={**item.reference, "tokens": line.tokens}))
+        if isinstance(task, Drift):
+            verdicts.append(task.compared(line.divergence, line.tokens) if line.divergence else None)
+            continue
         whole = len(line.likelihoods) == len(task.continuations(item))
         verdicts.append(task.weigh(item, line.likelihoods) if whole else None)
     return verdicts, weighed

@@ -208,6 +208,7 @@ def summarise(
         "low": headline.low,
         "high": headline.high,
         "metrics": metrics,
+        "item_weights": {} if task.shares else {item.id: task.weight(item, main) for item in items},
         "mean_tokens": sum(line.tokens for line in lines) / count,
         "truncation_rate": sum(line.finish != "stop" for line in lines) / count,
         "no_answer_rate": sum(not verdict.answered for verdict in judged) / max(len(judged), 1),

@@ -11,6 +11,7 @@ from jax_sft.config import BenchmarkConfig, EvaluationConfig
 from jax_sft.errors import UsageError
 from jax_sft.generation.sampling import SAMPLER
 from jax_sft.study.records import UnitRecord
+from jax_sft.tasks.given_rows import Drift
 from jax_sft.tasks.task import get_task
 
 Settings = dict[str, int | float | str]
@@ -36,8 +37,10 @@ def loop_tokens(benchmark: BenchmarkConfig, evaluation: EvaluationConfig) -> int
 
 def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig, backend: str = OURS) -> Settings:
     """The settings of a benchmark's completions, or likelihoods; `backend` names what draws them."""
-    if get_task(benchmark.task).ask == "likelihood":
-        return {"ask": "likelihood", "compute_dtype": evaluation.compute_dtype}
+    task = get_task(benchmark.task)
+    if task.ask == "likelihood":
+        base: Settings = {"from_step": task.base(benchmark)} if isinstance(task, Drift) else {}
+        return {"ask": "likelihood", "compute_dtype": evaluation.compute_dtype, **base}
     sampling = benchmark.sampling
     later: Settings = {
         "presence_penalty": sampling.presence_penalty,

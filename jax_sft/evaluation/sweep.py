@@ -27,6 +27,7 @@ from jax_sft.evaluation.shares import ALONE, Share, Worker, expected_tokens, pla
 from jax_sft.evaluation.snapshots import snapshots_to_sweep
 from jax_sft.evaluation.units import UnitToDraw, Work, check_drawn, find_unit, set_aside_steps
 from jax_sft.generation.backend import Backend, MakeBackend, Scorer
+from jax_sft.generation.divergence import Divergences
 from jax_sft.generation.engine import Engine
 from jax_sft.generation.likelihood import Likelihoods
 from jax_sft.machine import wait_for_all
@@ -61,7 +62,7 @@ class Sweep:
         self.study, self.worker, self._server = study, worker, server
         self.console = console or messages()
         self.engines: dict[tuple[ModelConfig, tuple[int, ...]], Backend] = {}
-        self.scorers: dict[ModelConfig, Scorer] = {}
+        self.scorers: dict[ModelConfig, tuple[Scorer, Divergences]] = {}
         self._make_backend = make_backend
         self.mesh = make_generation_mesh(study.evaluation.tensor)
         self.problems: list[str] = []
@@ -107,7 +108,8 @@ class Sweep:
                     todo.setdefault(step, []).append(unit)
         complete = [step for step in steps if step not in todo]
         engine = self._server.backend(voice) if self._server else self._engine(run, voice.stops)
-        return Work(run, voice.tokenizer, engine, self._scorer(run.model), todo, complete)
+        scorer, comparer = self._scorers(run.model)
+        return Work(run, voice.tokenizer, engine, scorer, comparer, todo, complete)
 
     def generate(self, work: Work) -> None:
         """Draw every missing completion that can be had; `problems` tells of the others."""
@@ -134,9 +136,10 @@ class Sweep:
             self.engines[key] = self._make_backend(run.model, self.study.evaluation, stops, self.mesh)
         return self.engines[key]
 
-    def _scorer(self, model: ModelConfig) -> Scorer:
+    def _scorers(self, model: ModelConfig) -> tuple[Scorer, Divergences]:
         if model not in self.scorers:
-            self.scorers[model] = Likelihoods(model, self.study.evaluation, self.mesh)
+            of = model, self.study.evaluation, self.mesh
+            self.scorers[model] = Likelihoods(*of), Divergences(*of)
         return self.scorers[model]
 
 

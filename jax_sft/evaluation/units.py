@@ -10,9 +10,12 @@ from jax_sft.evaluation.likelihood import Questions
 from jax_sft.evaluation.prompts import Prompts, Voice
 from jax_sft.evaluation.settings import OURS, drawn_with, loop_tokens
 from jax_sft.generation.backend import Backend, Request, Scorer
+from jax_sft.generation.divergence import Divergences
 from jax_sft.study.folder import aside_folder, unit_folder, unit_folders
 from jax_sft.study.provenance import Present
 from jax_sft.study.records import short_hash
+from jax_sft.tasks.given_rows import Drift
+from jax_sft.tasks.task import get_task
 from jax_sft.tokens.tokenizer import Tokenizer
 
 
@@ -26,6 +29,12 @@ class UnitToDraw:
     loop_tokens: int
     questions: Questions
     """Whose likelihoods are asked; where there are some, nothing is drawn."""
+
+    @property
+    def base(self) -> int | None:
+        """The step with which snapshots are compared, if that is what is asked."""
+        task = get_task(self.benchmark.task)
+        return task.base(self.benchmark) if isinstance(task, Drift) else None
 
     def requests(self, decode: Callable[[list[int]], str]) -> Iterator[tuple[Request, str]]:
         """The missing completions, each with its item; the ids keep apart what several benchmarks ask."""
@@ -51,6 +60,7 @@ class Work:
     tokenizer: Tokenizer
     engine: Backend
     scorer: Scorer
+    comparer: Divergences
     todo: dict[int, list[UnitToDraw]]
     complete: list[int]
     """Steps of which nothing is missing."""

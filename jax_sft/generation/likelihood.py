@@ -76,7 +76,7 @@ class Likelihoods:
             raise UsageError("there are no weights to score with: load some first")
         asked = list(given)
         for question in asked:
-            _check(question, self.model.vocab_size)
+            check_given(question, self.model.vocab_size)
         return self._read(self._params, asked)
 
     def _read(self, params: Params, asked: list[Given]) -> Iterator[tuple[Given, tuple[Scored, ...]]]:
@@ -153,9 +153,7 @@ def _pieces(question: Given, number: int, share: bool) -> Iterator[_Piece]:
         yield _Piece(_branched(question), number, tuple(range(count)))
         return
     for index, continuation in enumerate(question.continuations):
-        plain = Text.plain((*question.prompt, *continuation[:-1]))
-        plain.targets[len(question.prompt) - 1 :] = continuation
-        yield _Piece(plain, number, (index,))
+        yield _Piece(Text.followed(question.prompt, continuation), number, (index,))
 
 
 def _branched(question: Given) -> Text:
@@ -173,7 +171,8 @@ def _branched(question: Given) -> Text:
     return Text(*(np.concatenate(x).astype(np.int32) for x in (tokens, positions, branches, targets)))
 
 
-def _check(question: Given, vocab_size: int) -> None:
+def check_given(question: Given, vocab_size: int) -> None:
+    """UsageError for a question that cannot be answered: nothing asked, or unknown tokens."""
     if not question.prompt:
         raise UsageError(f"item {question.id}: its prompt is empty; a likelihood needs a token to follow")
     if not question.continuations or not all(question.continuations):

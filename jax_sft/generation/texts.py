@@ -35,6 +35,13 @@ class Text(NamedTuple):
         zeros = np.zeros(count, np.int32)
         return Text(np.asarray(tokens, np.int32), np.arange(count, dtype=np.int32), zeros, zeros - 1)
 
+    @staticmethod
+    def followed(prompt: Sequence[int], continuation: Sequence[int]) -> "Text":
+        """A prompt and its continuation, of whose last token only the prediction is asked."""
+        text = Text.plain((*prompt, *continuation[:-1]))
+        text.targets[len(prompt) - 1 :] = continuation
+        return text
+
 
 class Place(NamedTuple):
     """Where a text lies in its call."""

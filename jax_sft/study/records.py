@@ -150,6 +150,8 @@ class CompletionLine:
     finish: Finish
     likelihoods: tuple[Likelihood, ...] = ()
     """Of the item's continuations, where these were asked; `completion` is the likeliest then."""
+    divergence: tuple[float, ...] = ()
+    """KL from the base and back, summed over a given response's tokens, where that was asked."""
 
     @property
     def key(self) -> Key:
@@ -164,8 +166,7 @@ class CompletionLine:
     @property
     def fields(self) -> dict[str, Any]:
         """The line as JSON, without what it does not have."""
-        later = () if self.likelihoods else ("likelihoods",)
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in later}
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != ()}
 
     @staticmethod
     def from_json(value: dict[str, Any], where: str) -> "CompletionLine":
@@ -276,6 +277,8 @@ class UnitScores:
     verdicts: tuple[JudgedCompletion, ...]
     completions_hash: str = ""
     """Of the file that was judged; empty where it was judged before this was kept."""
+    item_weights: dict[str, float] = field(default_factory=dict)
+    """Of items in the mean of the headline; empty where they count alike."""
     items_hash: str = ""
     scorer: str = ""
     """The rules that judged, with their version."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from jax_sft.config import BenchmarkConfig, DataConfig, Group
+from jax_sft.config import BenchmarkConfig, DataConfig, Group, replace
 from jax_sft.errors import UsageError
 from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.likelihoods import Likelihood
@@ -84,6 +84,49 @@ class GivenRows(LikelihoodTask):
         nll = metrics["nll"]
         mean, low, high = (math.exp(min(value, 700.0)) for value in (nll.mean, nll.low, nll.high))
         return {"perplexity": Estimate(mean, low, high, nll.n)}
+
+
+@register("drift")
+class Drift(GivenRows):
+    """How far a snapshot has come from the run's base on given rows, whatever it would write itself.
+
+    `kl` is KL(base || snapshot) of the next-token distributions, the whole vocabulary, in nats and a mean
+    over the target tokens; `reverse_kl` is KL(snapshot || base). At the base both are 0. Rows that the base
+    wrote show what was forgotten, rows of the training data what was learnt.
+
+    Options: those of `rows`, and `from_step`, the base, a snapshot of the same run.
+    """
+
+    group: ClassVar[Group] = "general"
+    headline: ClassVar[str] = "kl"
+    defaults: ClassVar = {"rows": 0, "seed": 0, "from_step": 0}
+
+    def source(self, config: BenchmarkConfig) -> tuple[DataConfig, int]:
+        """As of `rows`."""
+        source, seed = super().source(config)
+        options = {name: value for name, value in source.options.items() if name != "from_step"}
+        return replace(source, options=options), seed
+
+    def base(self, config: BenchmarkConfig) -> int:
+        """The step that snapshots are compared with."""
+        return int(self.options(config)["from_step"])
+
+    def weigh(self, item: Item, found: Sequence[Likelihood]) -> Verdict:
+        """UsageError: a snapshot is compared, its likelihoods are not asked."""
+        raise UsageError(f"item {item.id}: is judged by divergences, not by likelihoods")
+
+    def compared(self, divergence: Sequence[float], tokens: int) -> Verdict:
+        """The divergences of an item, a token."""
+        forward, reverse = divergence
+        return Verdict({"kl": forward / tokens, "reverse_kl": reverse / tokens}, answered=True)
+
+    def weight(self, item: Item, metric: str) -> float:
+        """Tokens of the response: each of them counts alike."""
+        return float(item.reference["tokens"])
+
+    def derived(self, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+        """Nothing follows."""
+        return {}
 
 
 def _bytes(item: Item) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jax_sft.analysis.pairs import unit_change
 from jax_sft.analysis.study import load_study
 from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import BenchmarkConfig, Sampling, Study, replace
@@ -21,6 +22,7 @@ from jax_sft.evaluation import completions
 from jax_sft.evaluation.score import score
 from jax_sft.evaluation.sweep import Sweep, sweep
 from jax_sft.generation.likelihood import Likelihoods
+from jax_sft.models import Params
 from jax_sft.models.decoder import forward_rows, logits
 from jax_sft.models.params import abstract_params
 from jax_sft.packed import Rows
@@ -32,7 +34,7 @@ from jax_sft.tokens.templates import load_template
 from jax_sft.training.loop import prepare
 from jax_sft.training.placement import place_batch
 from jax_sft.training.step import loss_and_gradients
-from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, MODEL, study, unit
+from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, MODEL, damage, study, unit
 
 QUESTIONS = [
     {
@@ -50,7 +52,8 @@ QUESTIONS = [
 LIKELY = BenchmarkConfig("letters", "commonsenseqa_likelihood", path="questions.jsonl")
 TEXTS = replace(LIKELY, name="texts", options={"choices": "text", "plain": True})
 ROWS = BenchmarkConfig("loss", "rows", path="miniature_base", options={"rows": 16})
-ASKED = (LIKELY, TEXTS, ROWS)
+DRIFT = replace(ROWS, name="drift", task="drift")
+ASKED = (LIKELY, TEXTS, ROWS, DRIFT)
 
 
 def asking(root: Path, *benchmarks: BenchmarkConfig) -> Study:
@@ -148,11 +151,60 @@ def test_the_loss_of_rows_is_that_of_a_training_step_on_them(likely: Path, step:
     assert sum(row["tokens"] for row in rows) == batches.rows.targets_E.sum()
 
 
+def test_changes_of_the_loss_weigh_tokens_as_the_loss_does(likely: Path) -> None:
+    before, after = (scores_of(likely, step, "loss") for step in (0, 2))
+    change = unit_change(before, after, False)
+    assert change.mean == pytest.approx(before.score - after.score)  # lower is better
+    assert change.low < change.mean < change.high
+
+
+def test_drift_is_the_divergence_from_the_base(likely: Path) -> None:
+    """0 at the base, and elsewhere what two whole forward passes give."""
+    start = scores_of(likely, 0, "drift")
+    assert start.score == start.metrics["reverse_kl"].mean == 0
+    batches = prepare(study(likely), FIRST).batches
+    folder = likely / "tiny" / "first"
+    base, later = (load_snapshot(folder, step, abstract_params(MODEL)) for step in (0, 2))
+
+    @jax.jit
+    def whole(params: Params, rows: Rows) -> jax.Array:
+        return jax.nn.log_softmax(logits(params, MODEL, forward_rows(params, MODEL, rows)))
+
+    forward, tokens = 0.0, 0.0
+    for step in (1, 2):  # all rows of the run, as training packs them
+        rows = batches.batch(step).rows
+        flat = Rows(*(x.reshape(-1, x.shape[-1]) for x in rows))
+        p, q = (np.asarray(whole(params, flat), np.float64) for params in (base, later))
+        asked = flat.weights > 0
+        forward += (np.exp(p) * (p - q)).sum(-1)[asked].sum()
+        tokens += asked.sum()
+    scores = scores_of(likely, 2, "drift")
+    assert scores.score == pytest.approx(forward / tokens, rel=1e-4)
+    assert scores.score > 0.01
+    assert (scores.headline, scores.group, scores.mean_tokens) == ("kl", "general", tokens / 16)
+
+
+def test_the_base_is_read_for_later_steps_alone(likely: Path, fresh: Path) -> None:
+    asked = asking(fresh, DRIFT)
+    sweep(asked, ["first"], [2])
+    found, want = (scores_of(root, 2, "drift").score for root in (fresh, likely))
+    assert found == pytest.approx(want, rel=1e-5)
+    assert not unit(fresh, "first", 0, "drift").exists()
+
+
+def test_without_its_base_a_snapshot_is_not_compared(fresh: Path) -> None:
+    damage(fresh, "first", 0)
+    with pytest.raises(JaxSftError, match="is compared with step 0, which could not be read"):
+        sweep(asking(fresh, DRIFT, ROWS), ["first"], [2])
+    assert not unit(fresh, "first", 2, "drift").exists()
+    assert scores_of(fresh, 2, "loss").judged
+
+
 def test_a_finished_unit_is_not_scored_again_and_a_damaged_one_is(
     likely: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in likely.glob("tiny/first/evals/*/*/completions.jsonl")}
-    assert len(before) == 6
+    assert len(before) == 8
     path = unit(likely, "first", 2, "letters") / "completions.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:1], lines[1].replace("-", "-1", 1), *lines[2:]]))
@@ -188,7 +240,10 @@ def test_an_interrupted_sweep_goes_on(likely: Path, fresh: Path, monkeypatch: py
         found, want = lines_of(fresh, 0, benchmark.name), lines_of(likely, 0, benchmark.name)
         assert [line["item"] for line in found] == [line["item"] for line in want]
         for a, b in zip(found, want, strict=True):
-            values = [[one["logprob"] for one in line["likelihoods"]] for line in (a, b)]
+            values = [
+                [one["logprob"] for one in line.get("likelihoods", ())] + line.get("divergence", [])
+                for line in (a, b)
+            ]
             np.testing.assert_allclose(*values, atol=1e-4)
 
 
@@ -197,7 +252,7 @@ def test_likelihoods_and_completions_share_a_sweep_and_a_report(fresh: Path) -> 
     sweeper = Sweep(both, both.benchmarks, Console(file=io.StringIO()))
     sweeper.generate(sweeper.todo(both.runs[0], [0, 2]))
     assert len(score(both)) == 6
-    [scorer] = sweeper.scorers.values()
+    [(scorer, _)] = sweeper.scorers.values()
     assert isinstance(scorer, Likelihoods)
     assert scorer.compilations == 2, "rows with branches and rows without, for two snapshots"
     record = load_study(both)

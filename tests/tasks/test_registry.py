@@ -62,7 +62,9 @@ def drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_new_task_is_one_file(drop: Path, tmp_path: Path) -> None:
     assert len(CAPITALS.splitlines()) <= 60
-    with pytest.raises(UsageError, match=r"unknown task 'capitals'; known: .*countdown, gpqa"):
+    with pytest.raises(
+        UsageError, match=r"unknown task 'capitals'; known: .*commonsenseqa_likelihood, countdown"
+    ):
         get_task("capitals")
     (drop / "capitals.py").write_text(CAPITALS)
     (tmp_path / "capitals.jsonl").write_text(
