@@ -36,7 +36,7 @@ _NOTHING_MOVES = (
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """Operations that change their first operand in place, and which operand holds the changes."""
 PAGED = ("ragged_paged_attention", "write_pages")
-"""Kernels that touch as much of the pages they are given as is alive: none of their traffic is counted."""
+"""Kernels whose traffic is data, as much as is alive of the pages they are given: it is not counted."""
 _MARKERS = ("AsyncCollectiveStart", "AsyncCollectiveDone", "ConcatBitcast", "AllocateBuffer", "SliceId")
 """Custom calls that are no work."""
 
@@ -241,19 +241,23 @@ class _Counter:
             elif user.op == "bitcast":
                 part = self._read(called, user.name)
             elif user.op == "fusion":
-                inner = self.module.computations[user.attribute("calls")]
-                parts = [
-                    self._read(inner, inner.parameters[number])
-                    for number, operand in enumerate(user.operands)
-                    if operand == name
-                ]
-                part = None if None in parts else sum(p for p in parts if p is not None)
+                part = self._read_inside(called, user, name)
             elif user.op in COLLECTIVES or "AsyncCollective" in user.attributes:
                 continue
             if part is None:
                 return None
             read += part
         return read
+
+    def _read_inside(self, called: Computation, user: Instruction, name: str) -> int | None:
+        """Bytes of `name` that a fusion in a fusion reads, or that are read of the view it makes of it."""
+        inner = self.module.computations[user.attribute("calls")]
+        numbers = [number for number, operand in enumerate(user.operands) if operand == name]
+        views = [inner.parameters[number] for number in numbers]
+        if inner.root.op == "bitcast" and inner.root.operands[0] in views:
+            return self._read(called, user.name)
+        parts = [self._read(inner, view) for view in views]
+        return None if None in parts else sum(part for part in parts if part is not None)
 
 
 def _count(cost: Cost, key: Traffic, size: float) -> None:
@@ -306,9 +310,8 @@ def _traffic(each: Instruction, within: Computation, cost: Cost) -> None:
 
 def _written(called: Computation, name: str, array: Array) -> int:
     """Bytes that a fusion writes of one of its results: nothing when it hands on a parameter."""
-    source = called.instructions[name]
-    while source.op == "bitcast":
-        source = called.instructions[source.operands[0]]
+    while (source := called.instructions[name]).op == "bitcast":
+        name = source.operands[0]
     if source.op == "parameter" or "AsyncCollective" in source.attributes or source.op in COLLECTIVES:
         return 0
     if source.op in _UPDATES:
