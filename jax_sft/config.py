@@ -229,7 +229,13 @@ class EvaluationConfig:
     chunk: int = 32
     """Tokens decoded between two looks at which sequences have ended."""
     prefill_rows: int = 8
-    """Prompts prefilled at once; fixed, so that a prompt's result does not depend on how many wait."""
+    """Prompts prefilled at once, a chunk of each; fewer on a CPU, which gains nothing by it."""
+    prefill_chunk: int = 0
+    """Tokens of a prompt prefilled at once, a multiple of `page_size`; 0: what suits the platform."""
+    page_size: int = 0
+    """Positions of a page of the key/value memory, a power of two; 0: what suits platform and context."""
+    pages: int = 0
+    """Pages of the key/value memory, all devices together; 0: as many as all slots need to be full."""
     tensor: int = 1
     """Ways heads and MLP columns are sharded; the other devices share the slots."""
     score_tokens: int = 8192

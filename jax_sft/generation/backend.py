@@ -31,6 +31,8 @@ class Request:
     """The text of tokens, in which a backend that sees no text finds the stop texts."""
     listen: Callable[[Sequence[int]], None] | None = field(default=None, compare=False, repr=False)
     """Told of new tokens as they come, the closing stop token among them."""
+    expected_tokens: int = 0
+    """New tokens that it is thought to take, 0 where nobody knows; decides when it is answered, not how."""
 
 
 @dataclass(frozen=True)

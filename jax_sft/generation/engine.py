@@ -1,11 +1,14 @@
 """The generation engine: prompts in, completions out, through one compiled decode program.
 
-`slots` sequences are decoded at once, `chunk` tokens between two looks at which have ended; a slot that
-ended is refilled with the next prompt. The weights are an argument, so one engine serves every snapshot.
-A completion depends only on the weights, its prompt, its settings and its key: never on its slot, on its
-neighbours or on the order in which requests arrive. Which request gets which slot is `schedule`'s business.
+Up to `slots` sequences are decoded at once, `chunk` tokens between two looks at which have ended; a slot that
+ended is refilled with the next prompt. Keys and values lie in pages (`models.memory`), so that memory holds
+and attention reads what is alive. The weights are an argument, so one engine serves every snapshot.
+A completion depends only on the weights, its prompt, its settings and its key: never on its slot, its pages,
+its neighbours, the order in which requests arrive or a loss of memory on the way. Who gets which slot and
+which pages is `schedule`'s business.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,21 +21,24 @@ from jax_sft.config import EvaluationConfig, ModelConfig
 from jax_sft.errors import UsageError
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.sampling import completion_key, penalises, slot_sampling
-from jax_sft.generation.schedule import Admission, Schedule, check
+from jax_sft.generation.schedule import Plan, Schedule, check
+from jax_sft.generation.sequences import Landed
+from jax_sft.generation.shapes import shape_of
 from jax_sft.generation.slots import (
     Chunk,
-    Refill,
+    Decoding,
     Slots,
+    Turn,
     decode,
-    empty_slots,
-    refill,
-    slot_formats,
+    empty_progress,
+    prefill,
     slot_shardings,
-    stop_slots,
 )
 from jax_sft.generation.watch import Watch
 from jax_sft.models import Params
-from jax_sft.models.params import abstract_params
+from jax_sft.models.decoder import part_layers
+from jax_sft.models.memory import Orders, memory_of
+from jax_sft.models.params import abstract_params, check_whole
 from jax_sft.sharding import GENERATION_RULES, batch_sharding, replicated, shardings_of
 
 
@@ -40,57 +46,81 @@ class Engine:
     """A compiled decoder for one model shape."""
 
     def __init__(
-        self,
-        model: ModelConfig,
-        evaluation: EvaluationConfig,
-        stop_ids: tuple[int, ...],
-        mesh: Mesh,
+        self, model: ModelConfig, evaluation: EvaluationConfig, stop_ids: tuple[int, ...], mesh: Mesh
     ) -> None:
-        """Nothing is compiled yet. Slots and prefill rows are rounded up to fill the mesh's data axes."""
+        """Nothing is compiled yet. UsageError when pages and contexts do not fit one another."""
         self.model, self.evaluation, self.stop_ids, self.mesh = model, evaluation, stop_ids, mesh
-        ways = mesh.shape["replica"] * mesh.shape["fsdp"]
-        self.slots = fill_ways(evaluation.slots, ways)
-        self.prefill_rows = fill_ways(evaluation.prefill_rows, ways)
+        platform = mesh.devices.flat[0].platform
+        self.memory = memory_of(platform)
+        self.shape = shape_of(
+            evaluation, platform, mesh.shape["replica"] * mesh.shape["fsdp"], self.memory.units
+        )
+        self._parted = platform == "cpu"
+        self.ahead = 0 if platform == "cpu" else 1
+        """Chunks that the device is given before the one before them is looked at: it goes on while the host
+        works, and a slot that ended is refilled a chunk later. Nothing is gained where both are a CPU."""
         self.decode_compilations = 0
         """Times the decode program was traced; 1 after any number of snapshots."""
         self._params: Params | None = None
+        self.schedule: Schedule | None = None
+        """Of the requests that are being answered, or were last."""
         self._compile()
 
     def _compile(self) -> None:
-        """The three programs. Slots keep one layout from call to call and are updated in place (donated)."""
+        """The programs. Slots keep one layout from call to call and are updated in place (donated)."""
         dtype = jnp.dtype(self.evaluation.compute_dtype)
-        in_slots = slot_formats(self.abstract_slots(), self.mesh)
-        in_params = shardings_of(self.abstract_params())
+        how = Decoding(self.model, self.memory, dtype, self.shape.chunk, self.stop_ids)
+        in_slots = shardings_of(self.abstract_slots())
+        in_params = shardings_of(self._abstract_ready())
         whole, self._rows = replicated(self.mesh), batch_sharding(self.mesh)
 
-        def counted_decode(params: Params, slots: Slots) -> tuple[Slots, Chunk]:
+        def counted_decode(params: Params, slots: Slots, turn: Turn) -> tuple[Slots, Chunk]:
             self.decode_compilations += 1
-            return decode(params, slots, self.model, dtype, self.evaluation.chunk, self.stop_ids)
+            return decode(params, slots, turn, how)
 
-        def refill_slots(params: Params, slots: Slots, orders: Refill) -> Slots:
-            return refill(params, slots, orders, self.model, dtype)
+        def prefill_slots(params: Params, slots: Slots, orders: Orders) -> Slots:
+            return prefill(params, slots, orders, self.model, self.memory, dtype)
 
+        def copy(slots: Slots, from_B: jax.Array, to_B: jax.Array) -> Slots:
+            return Slots(self.memory.copy(slots.layers, from_B, to_B), slots.progress)
+
+        self._ready = jax.jit(self._as_used, out_shardings=in_params)
         self._empty = jax.jit(self._make_slots, out_shardings=in_slots)
         self._decode = jax.jit(
             counted_decode,
-            in_shardings=(in_params, in_slots),
+            in_shardings=(in_params, in_slots, self._rows),
             out_shardings=(in_slots, whole),
             donate_argnums=1,
         )
-        self._stop = jax.jit(
-            stop_slots, in_shardings=(in_slots, self._rows), out_shardings=in_slots, donate_argnums=0
-        )
-        self._refill = jax.jit(
-            refill_slots,
+        self._prefill = jax.jit(
+            prefill_slots,
             in_shardings=(in_params, in_slots, self._rows),
             out_shardings=in_slots,
             donate_argnums=1,
         )
+        self._copy = jax.jit(
+            copy, in_shardings=(in_slots, self._rows, self._rows), out_shardings=in_slots, donate_argnums=0
+        )
+
+    @property
+    def slots(self) -> int:
+        """Sequences decoded at once."""
+        return self.shape.slots
 
     def abstract_params(self) -> Params:
         """Shapes, types (the compute type) and shardings in which the engine wants the weights."""
         dtype = jnp.dtype(self.evaluation.compute_dtype)
         return abstract_params(self.model, dtype, self.mesh, GENERATION_RULES)
+
+    def _as_used(self, params: Params) -> Params:
+        return part_layers(params, self.model) if self._parted else params
+
+    def _abstract_ready(self) -> Params:
+        """The weights as the programs take them."""
+        if not self._parted:
+            return self.abstract_params()
+        with jax.set_mesh(self.mesh):
+            return jax.jit(self._as_used).lower(self.abstract_params()).out_info
 
     def abstract_slots(self) -> Slots:
         """Shapes, types and shardings of what the device holds of all slots."""
@@ -98,22 +128,33 @@ class Engine:
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             slots,
-            slot_shardings(slots, self.mesh),
+            slot_shardings(slots, self.memory, self.mesh),
         )
 
     def _make_slots(self) -> Slots:
         dtype = jnp.dtype(self.evaluation.compute_dtype)
         counted = self.model.vocab_size if self.evaluation.penalties else 0
-        return empty_slots(self.model, self.slots, self.evaluation.context, dtype, counted)
+        layers = self.memory.empty(self.model, self.shape.pages, self.shape.page, dtype)
+        return Slots(layers, empty_progress(self.shape.slots, counted))
 
     def lower_decode(self) -> jax.stages.Lowered:
         """The decode program, traced and lowered for the engine's mesh."""
+        B, N = self.shape.slots, self.shape.columns
+        nothing = Plan(
+            [], [], *(np.zeros(B, bool), np.zeros((B, N), np.int32)), *(np.zeros(B, np.int32),) * 2, True
+        )
+        turn = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._rows),
+            make_turn(nothing, B, 0),
+        )
         with jax.set_mesh(self.mesh):
-            return self._decode.lower(self.abstract_params(), self.abstract_slots())
+            return self._decode.lower(self._abstract_ready(), self.abstract_slots(), turn)
 
     def load(self, params: Params) -> None:
-        """Decode with these weights from now on; they lie as `abstract_params` says."""
-        self._params = params
+        """Decode with these weights from now on; UsageError unless they are as `abstract_params` says."""
+        check_whole(params, self.abstract_params())
+        with jax.set_mesh(self.mesh):
+            self._params = self._ready(params)
 
     def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
         """Each request with its completion, in the order in which they end.
@@ -128,73 +169,70 @@ class Engine:
             Watch(request)
             if penalises(request.sampling) and not self.evaluation.penalties:
                 raise UsageError(f"item {request.id}: penalties need evaluation.penalties; set it to True")
-        schedule = Schedule(asked, self.slots, self.prefill_rows, self.evaluation.context, self.stop_ids)
-        return self._generate(self._params, schedule, seed)
+        self.schedule = Schedule(asked, self.shape, self.stop_ids)
+        return self._generate(self._params, self.schedule, seed)
 
     def _generate(
         self, params: Params, schedule: Schedule, seed: int
     ) -> Iterator[tuple[Request, Completion]]:
         ended: list[tuple[Request, Completion]] = []
+        chunks = deque[Chunk]()
         with jax.set_mesh(self.mesh):
             slots = self._empty()
         while schedule.unfinished:
+            plan = schedule.plan()
             with jax.set_mesh(self.mesh):
-                while admission := schedule.admit():
-                    orders = make_orders(admission, self.slots, self.prefill_rows, seed)
-                    slots = self._refill(params, slots, jax.device_put(orders, self._rows))
-                if cut := schedule.take_cut():
-                    slots = self._stop(slots, jax.device_put(mask(cut, self.slots), self._rows))
-                slots, chunk = self._decode(params, slots)
+                slots, chunk = self._dispatch(params, slots, plan, seed)
+            if chunk is not None:
+                chunks.append(chunk)
             yield from ended  # the caller works on these while the device works on the next chunk
-            ended = schedule.collect(*_on_host(chunk))
+            ended = []
+            if len(chunks) > (self.ahead if plan.busy else 0):
+                ended = schedule.collect(on_host(chunks.popleft()))
         yield from ended
 
-
-def _on_host(chunk: Chunk) -> tuple[list[list[int]], list[bool], list[list[float]]]:
-    """New tokens of every slot, whether it goes on, and their log-probabilities; waits for the device."""
-    chunk = jax.device_get(chunk)
-    made = chunk.made_B.tolist()
-
-    def cut(values_BC: jax.Array) -> list[list[Any]]:
-        return [values[:count] for values, count in zip(values_BC.tolist(), made, strict=True)]
-
-    return cut(chunk.tokens_BC), chunk.active_B.tolist(), cut(chunk.logprobs_BC)
-
-
-def mask(at: list[int], slots: int) -> np.ndarray:
-    """bool [slots], true for those in `at`."""
-    mask_B = np.zeros(slots, bool)
-    mask_B[at] = True
-    return mask_B
+    def _dispatch(self, params: Params, slots: Slots, plan: Plan, seed: int) -> tuple[Slots, Chunk | None]:
+        """Give the device what a plan says, without waiting for it."""
+        for call in plan.prefills:
+            arrays: tuple[Any, ...] = call
+            slots = self._prefill(params, slots, jax.device_put(Orders(*arrays), self._rows))
+        if not plan.busy:
+            return slots, None
+        if (plan.copy_to_B < self.shape.pages).any():
+            slots = self._copy(slots, *jax.device_put((plan.copy_from_B, plan.copy_to_B), self._rows))
+        turn = make_turn(plan, self.shape.slots, seed)
+        return self._decode(params, slots, jax.device_put(turn, self._rows))
 
 
-def fill_ways(count: int, ways: int) -> int:
-    """The least number of slots or rows, at least `count`, that `ways` devices share equally."""
-    return -(-count // ways) * ways
+def on_host(chunk: Chunk) -> Landed:
+    """What a chunk made; waits for the device."""
+    landed: Any = jax.device_get(chunk)
+    return Landed(landed.tokens_BC, landed.logprobs_BC, landed.made_B, landed.active_B)
 
 
-def make_orders(admission: Admission, slots: int, rows: int, seed: int) -> Refill:
-    """An admission as arrays on the host, for so many slots and rows of a prefill."""
-    tokens_RT: Any = np.zeros((rows, admission.columns), np.int32)
-    lengths_R: Any = np.zeros(rows, np.int32)
-    for row, prompt in enumerate(admission.prompts):
-        lengths_R[row] = len(prompt) - 1
-        tokens_RT[row, : len(prompt) - 1] = prompt[:-1]
-    at = [start.slot for start in admission.starts]
-    requests = [start.request for start in admission.starts]
+def make_turn(plan: Plan, slots: int, seed: int) -> Turn:
+    """What a plan changes before a chunk, as arrays on the host."""
+    at = [slot for slot, _ in plan.starts]
+    requests = [request for _, request in plan.starts]
 
-    def column(values: list[Any], dtype: type, otherwise: int = 0) -> Any:
-        column_B = np.full((slots, *np.shape(values)[1:]), otherwise, dtype)
+    def column(values: list[Any], dtype: type) -> Any:
+        column_B = np.zeros((slots, *np.shape(values)[1:]), dtype)
         column_B[at] = values
         return column_B
 
-    return Refill(
-        tokens_RT,
-        lengths_R,
-        prompt_B=column([start.row for start in admission.starts], np.int32, otherwise=-1),
+    keys_B2: Any = np.zeros((slots, 2), np.uint32)
+    for slot, request in plan.starts:
+        keys_B2[slot] = completion_key(seed, request.id, request.sample)
+    stops_B: Any = plan.stops_B
+    table_BN: Any = plan.table_BN
+    return Turn(
+        starts_B=column([True for _ in at], bool),
+        stops_B=stops_B,
+        table_BN=table_BN,
         token_B=column([r.prompt[-1] for r in requests], np.int32),
+        position_B=column([len(r.prompt) - 1 for r in requests], np.int32),
         limit_B=column([r.max_new_tokens for r in requests], np.int32),
-        keys_B2=column([completion_key(seed, r.id, r.sample) for r in requests], np.uint32),
+        keys_B2=keys_B2,
         sampling=slot_sampling([r.sampling for r in requests], at, slots),
         logprobs_B=column([r.logprobs for r in requests], bool),
     )

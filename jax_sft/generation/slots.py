@@ -1,7 +1,7 @@
-"""What the device holds while generating, and the two programs that change it: refill and decode.
+"""What the device holds while generating, and the programs that change it: prefill, decode, copies of pages.
 
-Both are pure functions of weights and slots. A slot is one row of every array here; nothing computed for a
-slot depends on another slot.
+All are pure functions of weights and slots. A slot is one row of every array of its progress, and its keys
+and values are in the pages that the host gave it; nothing computed for a slot depends on another slot.
 """
 
 from dataclasses import replace
@@ -10,21 +10,15 @@ from typing import NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import ModelConfig
 from jax_sft.generation.sampling import SlotSampling, choose, log_probability, penalise
 from jax_sft.models import Params
-from jax_sft.models.attention import Cached
-from jax_sft.models.decoder import forward_cached, logits, prefill_rows
-from jax_sft.models.kv_cache import KVCache, insert, make_cache
-from jax_sft.packed import Rows
+from jax_sft.models.decoder import forward_cached, logits
+from jax_sft.models.memory import Layers, Memory, Orders
 from jax_sft.sharding import BATCH_AXES
-
-HEADS_TOGETHER = (0, 2, 1, 3)
-"""Axes of a cache array [B, K, S, d] from major to minor."""
 
 
 @flax.struct.dataclass
@@ -53,22 +47,23 @@ class Progress:
 class Slots:
     """Everything about the sequences being decoded."""
 
-    cache: KVCache
+    layers: Layers
+    """Keys and values in pages."""
     progress: Progress
 
 
 @flax.struct.dataclass
-class Refill:
-    """Prompts to prefill, and what each slot starts with; one whose `prompt_B` is -1 goes on as it is."""
+class Turn:
+    """What changes before a chunk: slots in `starts_B` begin a sequence, those in `stops_B` end theirs."""
 
-    tokens_RT: jax.Array
-    """All but the last token of each prompt."""
-    lengths_R: jax.Array
-    """Tokens of each row; 0 where it is not used."""
-    prompt_B: jax.Array
-    """Row of its prompt among those prefilled."""
+    starts_B: jax.Array
+    stops_B: jax.Array
+    table_BN: jax.Array
+    """Pages of each slot's sequence, for all positions of the chunk."""
     token_B: jax.Array
-    """Last token of its prompt."""
+    """Last token of the prompt of one that starts."""
+    position_B: jax.Array
+    """Its position: all before it are prefilled."""
     limit_B: jax.Array
     keys_B2: jax.Array
     sampling: SlotSampling
@@ -94,11 +89,11 @@ class Chunk:
     """Whether the slot goes on."""
 
 
-def empty_slots(config: ModelConfig, slots: int, context: int, dtype: jnp.dtype, counted: int = 0) -> Slots:
-    """Slots that are all free, which count how often each of the first `counted` tokens comes."""
+def empty_progress(slots: int, counted: int = 0) -> Progress:
+    """Of slots that are all free, which count how often each of the first `counted` tokens comes."""
     integers_B = jnp.zeros(slots, jnp.int32)
     floats_B = jnp.zeros(slots, jnp.float32)
-    progress = Progress(
+    return Progress(
         token_B=integers_B,
         position_B=integers_B,
         active_B=jnp.zeros(slots, bool),
@@ -109,98 +104,87 @@ def empty_slots(config: ModelConfig, slots: int, context: int, dtype: jnp.dtype,
         logprobs_B=jnp.zeros(slots, bool),
         counts_BV=jnp.zeros((slots, counted), jnp.uint16),
     )
-    return Slots(make_cache(config, slots, context, dtype), progress)
 
 
-def slot_shardings(slots: Slots, mesh: Mesh) -> Slots:
-    """Layout over the mesh of (abstract) slots: slots over the data axes, key/value heads over tensor."""
-    return Slots(
-        jax.tree.map(lambda _: NamedSharding(mesh, P(BATCH_AXES, "tensor")), slots.cache),
-        jax.tree.map(lambda _: NamedSharding(mesh, P(BATCH_AXES)), slots.progress),
-    )
+def slot_shardings(slots: Slots, memory: Memory, mesh: Mesh) -> Slots:
+    """Layout over the mesh of (abstract) slots: slots and pages over the data axes."""
+    layers = jax.tree.map(lambda spec: NamedSharding(mesh, spec), memory.spec(slots.layers))
+    return Slots(layers, jax.tree.map(lambda _: NamedSharding(mesh, P(BATCH_AXES)), slots.progress))
 
 
-def slot_formats(slots: Slots, mesh: Mesh) -> Slots:
-    """Layout of (abstract) slots over the mesh and in memory.
+def prefill(
+    params: Params, slots: Slots, orders: Orders, config: ModelConfig, memory: Memory, dtype: jnp.dtype
+) -> Slots:
+    """The slots after chunks of prompts have gone into pages.
 
-    On TPU the heads of a cached position lie side by side, as the decode loop writes them: in any other order
-    the whole cache is copied when the loop is entered and when it is left.
+    A prompt's last token stays behind: it is the first that `decode` reads, so that every new token comes out
+    of the one decode program.
     """
-    shardings = slot_shardings(slots, mesh)
-    if mesh.devices.flat[0].platform != "tpu":
-        return shardings
-    cache = jax.tree.map(lambda sharding: Format(Layout(HEADS_TOGETHER), sharding), shardings.cache)
-    return Slots(cache, shardings.progress)
+    positions_RC = orders.start_R[:, None] + jnp.arange(orders.tokens_RC.shape[1])[None]
+    contexts = memory.prompts(slots.layers, orders)
+    _, layers = forward_cached(params, config, orders.tokens_RC, positions_RC, contexts, dtype)
+    return Slots(layers, slots.progress)
 
 
-def refill(params: Params, slots: Slots, orders: Refill, config: ModelConfig, dtype: jnp.dtype) -> Slots:
-    """Prefill prompts and let slots start from them.
-
-    The last token of a prompt is the first that `decode` reads, so that every new token comes out of the one
-    decode program.
-    """
-    R, T = orders.tokens_RT.shape
-    positions_RT = jnp.broadcast_to(jnp.arange(T)[None], (R, T))
-    segments_RT = (positions_RT < orders.lengths_R[:, None]).astype(jnp.int32)
-    rows = Rows.to_read(orders.tokens_RT, positions_RT, segments_RT)
-    _, kept = prefill_rows(params, config, rows, dtype)
-    starts_B = orders.prompt_B >= 0
-    row_B = jnp.maximum(orders.prompt_B, 0)
-    cache = tuple(
-        insert(layer, k_RKTd, v_RKTd, row_B, starts_B)
-        for layer, k_RKTd, v_RKTd in zip(slots.cache, kept.k_BKSd, kept.v_BKSd, strict=True)
-    )
+def turned(at: Progress, turn: Turn) -> Progress:
+    """Progress once slots have started and stopped."""
     fresh = Progress(
-        token_B=orders.token_B,
-        position_B=orders.lengths_R[row_B],
-        active_B=starts_B,
-        count_B=jnp.zeros_like(orders.token_B),
-        limit_B=orders.limit_B,
-        keys_B2=orders.keys_B2,
-        sampling=orders.sampling,
-        logprobs_B=orders.logprobs_B,
-        counts_BV=jnp.zeros_like(slots.progress.counts_BV),
+        token_B=turn.token_B,
+        position_B=turn.position_B,
+        active_B=turn.starts_B,
+        count_B=jnp.zeros_like(turn.token_B),
+        limit_B=turn.limit_B,
+        keys_B2=turn.keys_B2,
+        sampling=turn.sampling,
+        logprobs_B=turn.logprobs_B,
+        counts_BV=jnp.zeros_like(at.counts_BV),
     )
 
     def pick(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(starts_B.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+        return jnp.where(turn.starts_B.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
 
-    return Slots(cache, jax.tree.map(pick, fresh, slots.progress))
-
-
-def stop_slots(slots: Slots, stopped_B: jax.Array) -> Slots:
-    """Slots of which those in `stopped_B` go on no more."""
-    progress = slots.progress
-    return Slots(slots.cache, replace(progress, active_B=progress.active_B & ~stopped_B))
+    stopped = replace(at, active_B=at.active_B & ~turn.stops_B)
+    return jax.tree.map(pick, fresh, stopped)
 
 
-def decode(
-    params: Params, slots: Slots, config: ModelConfig, dtype: jnp.dtype, chunk: int, stop_ids: tuple[int, ...]
-) -> tuple[Slots, Chunk]:
+class Decoding(NamedTuple):
+    """What the decode program was compiled for."""
+
+    config: ModelConfig
+    memory: Memory
+    dtype: jnp.dtype
+    chunk: int
+    stop_ids: tuple[int, ...]
+
+
+def decode(params: Params, slots: Slots, turn: Turn, how: Decoding) -> tuple[Slots, Chunk]:
     """Decode up to `chunk` tokens in every active slot; ends early when none is active."""
-    B = slots.progress.token_B.shape[0]
-    made = Made(jnp.zeros((B, chunk), jnp.int32), jnp.zeros((B, chunk), jnp.float32))
+    start = turned(slots.progress, turn)
+    B = start.token_B.shape[0]
+    desk = how.memory.open(slots.layers, turn.table_BN, start.position_B, start.active_B, how.chunk)
+    made = Made(jnp.zeros((B, how.chunk), jnp.int32), jnp.zeros((B, how.chunk), jnp.float32))
+    Carry = tuple[jax.Array, Layers, Progress, Made]
 
-    def one_token(carry: tuple[jax.Array, Slots, Made]) -> tuple[jax.Array, Slots, Made]:
-        i, slots, made = carry
-        at = slots.progress
-        contexts = [Cached(layer, at.position_B) for layer in slots.cache]
+    def one_token(carry: Carry) -> Carry:
+        i, changed, at, made = carry
+        contexts = desk.contexts(changed, i, at.position_B, at.active_B)
         new = at.token_B[:, None], at.position_B[:, None]
-        hidden_B1D, cache = forward_cached(params, config, *new, contexts, dtype)
-        token_B, logprob_B = next_token(logits(params, config, hidden_B1D[:, 0]), at)
+        hidden_B1D, changed = forward_cached(params, how.config, *new, contexts, how.dtype)
+        token_B, logprob_B = next_token(logits(params, how.config, hidden_B1D[:, 0]), at)
         made = Made(
             jax.lax.dynamic_update_slice(made.tokens_BC, token_B[:, None], (0, i)),
             jax.lax.dynamic_update_slice(made.logprobs_BC, logprob_B[:, None], (0, i)),
         )
-        return i + 1, Slots(cache, advance(at, token_B, stop_ids)), made
+        return i + 1, changed, advance(at, token_B, how.stop_ids), made
 
-    def go_on(carry: tuple[jax.Array, Slots, Made]) -> jax.Array:
-        i, slots, _ = carry
-        return (i < chunk) & slots.progress.active_B.any()
+    def go_on(carry: Carry) -> jax.Array:
+        return (carry[0] < how.chunk) & carry[2].active_B.any()
 
-    _, after, made = jax.lax.while_loop(go_on, one_token, (jnp.zeros((), jnp.int32), slots, made))
-    made_B = after.progress.count_B - slots.progress.count_B
-    return after, Chunk(*made, made_B, after.progress.active_B)
+    first = jnp.zeros((), jnp.int32), desk.start, start, made
+    _, changed, after, made = jax.lax.while_loop(go_on, one_token, first)
+    made_B = after.count_B - start.count_B
+    layers = desk.close(changed, start.position_B, made_B)
+    return Slots(layers, after), Chunk(*made, made_B, after.active_B)
 
 
 def next_token(logits_BV: jax.Array, at: Progress) -> tuple[jax.Array, jax.Array]:

@@ -1,12 +1,11 @@
-"""Attention over packed rows (training, prefill) and over a key/value cache (decode).
+"""Attention over packed rows (training, scoring), and what attention is to: a context.
 
 What a token attends to is the context that a decoder is given: a pytree whose `attend` takes a layer's
-queries, keys and values.
+queries, keys and values. Keys and values that were kept are in `models.paged`.
 
-On TPU packed rows go through the splash kernel; everywhere else, and for decode, this is plain JAX. Both
-fold the query heads that share one key/value head into rows of a single batched matrix product, and divide
-by the softmax sum after the product with the values, which is smaller than the weights. Softmax is computed
-in float32.
+On TPU packed rows go through the splash kernel; everywhere else this is plain JAX. It folds the query heads
+that share one key/value head into rows of a single batched matrix product, and divides by the softmax sum
+after the product with the values, which is smaller than the weights. Softmax is computed in float32.
 """
 
 from functools import partial
@@ -17,7 +16,6 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jax_sft.models.kernels.splash import block_size, splash_rows
-from jax_sft.models.kv_cache import LayerCache, append
 from jax_sft.sharding import platform
 
 QKV = "qkv"
@@ -41,29 +39,6 @@ class Segments(NamedTuple):
     def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, None]:
         q_BTHd, k_BTKd, v_BTKd = (checkpoint_name(x, QKV) for x in (q_BTHd, k_BTKd, v_BTKd))
         return attend(q_BTHd, k_BTKd, v_BTKd, self.segments_BT), None
-
-
-class Prefill(NamedTuple):
-    """Packed rows of which a cache is to be made: their keys and values are kept."""
-
-    segments_BT: jax.Array
-
-    def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, LayerCache]:
-        out_BTHd, _ = Segments(self.segments_BT).attend(q_BTHd, k_BTKd, v_BTKd)
-        return out_BTHd, LayerCache(k_BTKd.transpose(0, 2, 1, 3), v_BTKd.transpose(0, 2, 1, 3))
-
-
-class Cached(NamedTuple):
-    """One new token (T = 1) of each sequence, after those in a cache, to which it is added."""
-
-    cache: LayerCache
-    position_B: jax.Array
-    """Of the new token."""
-
-    def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, LayerCache]:
-        cache = append(self.cache, k_BTKd[:, 0], v_BTKd[:, 0], self.position_B)
-        out_BHd = attend_cache(q_BTHd[:, 0], cache.k_BKSd, cache.v_BKSd, self.position_B)
-        return out_BHd[:, None], cache
 
 
 def attend(q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array, segments_BT: jax.Array) -> jax.Array:
@@ -151,17 +126,6 @@ def _attend_chunk(
     )
     scores_BKGCS = jnp.where(visible_BCS[:, None, None], scores_BKRS.reshape(B, K, G, C, S), MASKED)
     return _softmax_values(scores_BKGCS.reshape(B, K, G * C, S), v_BKSd).reshape(B, K, G, C, d)
-
-
-def attend_cache(q_BHd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, position_B: jax.Array) -> jax.Array:
-    """One query a sequence against its cached keys at positions 0 … position -> [B, H, d]."""
-    B, H, d = q_BHd.shape
-    K, S = k_BKSd.shape[1:3]
-    q_BKGd = (q_BHd * d**-0.5).reshape(B, K, H // K, d)
-    scores_BKGS = jnp.einsum("bkgd,bksd->bkgs", q_BKGd, k_BKSd, preferred_element_type=jnp.float32)
-    visible_BS = jnp.arange(S)[None, :] <= position_B[:, None]
-    scores_BKGS = jnp.where(visible_BS[:, None, None], scores_BKGS, MASKED)
-    return _softmax_values(scores_BKGS, v_BKSd).reshape(B, H, d)
 
 
 def _softmax_values(scores_BKRS: jax.Array, v_BKSd: jax.Array) -> jax.Array:

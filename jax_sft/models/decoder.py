@@ -18,8 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jax_sft.config import LoraConfig, ModelConfig, Remat
 from jax_sft.models import Params
-from jax_sft.models.attention import Context, Prefill, Segments
-from jax_sft.models.kv_cache import LayerCache
+from jax_sft.models.attention import Context, Segments
 from jax_sft.models.lora import adapted, has_adapter
 from jax_sft.models.quantised import Quantised, rows_of
 from jax_sft.models.remat import rematerialised
@@ -257,13 +256,6 @@ def forward_rows(
     decoder = Decoder(config, dtype, remat, lora)
     hidden_BTD, _ = decoder.apply({"params": params}, rows, Segments(rows.segments))
     return hidden_BTD
-
-
-def prefill_rows(
-    params: Params, config: ModelConfig, rows: Rows, dtype: Any = jnp.float32
-) -> tuple[jax.Array, LayerCache]:
-    """As `forward_rows`, and the keys and values of all layers, arrays [L, B, K, T, d]."""
-    return Decoder(config, dtype).apply({"params": params}, rows, Prefill(rows.segments))
 
 
 def forward_cached(

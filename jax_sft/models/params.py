@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jax_sft.config import LoraConfig, ModelConfig
+from jax_sft.errors import UsageError
 from jax_sft.models import Params
 from jax_sft.models.decoder import FULL, init_params
 from jax_sft.sharding import RULES, Rules, place_abstract
@@ -37,3 +38,22 @@ def abstract_params(
 
 def _in_dtype(params: Params, dtype: Any) -> Params:
     return jax.tree.map(lambda p: p.astype(dtype), params)
+
+
+def check_whole(params: Params, wanted: Params) -> None:
+    """UsageError unless arrays are there as `wanted` (abstract) says: all, no more, shapes, types, places."""
+    have, want = (
+        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, wanted)
+    )
+    for name in sorted(have.keys() ^ want.keys()):
+        raise UsageError(f"weights: {name} is {'missing' if name in want else 'not of this model'}")
+    for name, leaf in want.items():
+        found = have[name]
+        if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+            raise UsageError(
+                f"weights: {name} is {found.dtype} {list(found.shape)}, not {leaf.dtype} {list(leaf.shape)}"
+            )
+        place = getattr(found, "sharding", None)
+        if place is None or not place.is_equivalent_to(leaf.sharding, len(leaf.shape)):
+            raise UsageError(f"weights: {name} lies as {place}, not as {leaf.sharding}")

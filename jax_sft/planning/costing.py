@@ -11,7 +11,7 @@ from jax_sft.checkpoints.store import STATES_KEPT
 from jax_sft.config import Run, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import home
-from jax_sft.generation.engine import fill_ways
+from jax_sft.generation.shapes import fill_ways
 from jax_sft.models.kernels.splash import block_size
 from jax_sft.models.size import model_flops
 from jax_sft.models.vocabulary import chunk_length

@@ -110,7 +110,7 @@ def _lower_decode(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     assert program.evaluation is not None
     engine = Engine(program.run.model, program.evaluation, (0,), mesh)
     wanted, slots = engine.abstract_params(), engine.abstract_slots()
-    return engine.lower_decode(), {"parameters": _held(wanted), "cache": _held(slots.cache)}
+    return engine.lower_decode(), {"parameters": _held(wanted), "cache": _held(slots.layers)}
 
 
 def _held(tree: Any) -> int:

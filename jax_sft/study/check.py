@@ -231,6 +231,10 @@ def _stop_texts(at: str, stop: object) -> Problems:
 def _evaluation(evaluation: EvaluationConfig) -> Problems:
     for name in ("slots", "context", "chunk", "prefill_rows", "score_tokens", "tensor", "workers"):
         yield from _at_least(f"evaluation.{name}", getattr(evaluation, name), 1)
+    for name in ("pages", "page_size", "prefill_chunk"):
+        yield from _at_least(f"evaluation.{name}", getattr(evaluation, name), 0)
+    if evaluation.page_size & (evaluation.page_size - 1):
+        yield f"evaluation.page_size: {evaluation.page_size} is not a power of two"
     if evaluation.loop_tokens != 0 and evaluation.loop_tokens < LEAST_LOOP_TOKENS:
         yield (
             f"evaluation.loop_tokens: {evaluation.loop_tokens} would cut tables and lists; "

@@ -116,7 +116,8 @@ def test_a_server_is_compared_with_our_engine(
     fresh: Path, server: FaultyServer, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr("jax_sft.evaluation.serving.Engine", lambda *_: engine)
-    monkeypatch.setattr("jax_sft.evaluation.serving.load_snapshot", lambda *_: engine._params)
+    monkeypatch.setattr("jax_sft.evaluation.serving.load_snapshot", lambda *_: None)
+    monkeypatch.setattr(engine, "load", lambda _: None)  # it has its weights
     monkeypatch.setattr("jax_sft.evaluation.serving.PROMPTS", 6)
     monkeypatch.setattr("jax_sft.evaluation.serving.LONGEST", 12)
     checked = options(server, endpoint="", check_backend=server.url)

@@ -8,19 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.config import EvaluationConfig, ParallelismConfig, Sampling
+from jax_sft.config import EvaluationConfig, ParallelismConfig, Sampling, replace
 from jax_sft.errors import UsageError
 from jax_sft.generation.backend import Request
-from jax_sft.generation.engine import Engine
-from jax_sft.generation.schedule import bucket
+from jax_sft.generation.engine import Engine, make_turn
+from jax_sft.generation.schedule import Schedule
+from jax_sft.generation.shards import empty_prefill
 from jax_sft.generation.slots import Slots
-from jax_sft.models.attention import Cached
-from jax_sft.models.decoder import forward_cached
-from jax_sft.models.kv_cache import LayerCache, append, insert
+from jax_sft.models.memory import Orders
 from jax_sft.sharding import make_mesh
 from tests.generation.tiny import (
     CONTEXT,
-    LENGTHS,
     MODEL,
     STOPS,
     engine,
@@ -114,46 +112,54 @@ def test_bfloat16_completions_do_not_depend_on_order_or_neighbours() -> None:
     }
 
 
-def test_a_slot_is_computed_bit_for_bit_the_same_wherever_it_lies() -> None:
-    B, rng, weights = 8, np.random.default_rng(0), placed(engine())
-    shape = (B, MODEL.num_kv_heads, CONTEXT, MODEL.head_dim)
-    pairs = rng.standard_normal((MODEL.num_layers, 2, *shape)).astype(np.float32)
-    cache = tuple(LayerCache(k_BKSd, v_BKSd) for k_BKSd, v_BKSd in pairs)
-    token_B = rng.integers(0, MODEL.vocab_size, B).astype(np.int32)
-    position_B = rng.integers(0, CONTEXT, B).astype(np.int32)
-    step = jax.jit(
-        lambda token_B, position_B, cache: forward_cached(
-            weights,
-            MODEL,
-            token_B[:, None],
-            position_B[:, None],
-            [Cached(x, position_B) for x in cache],
-            jnp.float32,
-        )
-    )
-    hidden_BD, after = step(token_B, position_B, cache)
-    # Rotated by three slots, and with the neighbours of one slot replaced by others.
-    turned = jax.tree.map(lambda x: np.roll(x, 3, axis=0), (token_B, position_B, cache))
-    assert np.array_equal(step(*turned)[0], np.roll(hidden_BD, 3, axis=0))
-    others = jax.tree.map(lambda x: np.concatenate([x[:1], x[:0:-1]]), (token_B, position_B, cache))
-    hidden_others_BD, after_others = step(*others)
-    assert np.array_equal(hidden_others_BD[0], hidden_BD[0])
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), after, after_others)
-
-
 def test_samples_of_an_item_share_its_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared, calls = engine(slots=16), []
-    refill = shared._refill
+    shared, calls = engine(slots=16), list[int]()
+    prefill = shared._prefill
 
     def counted(*args: Any) -> Any:
-        calls.append(args[2].tokens_RT.shape)
-        return refill(*args)
+        calls.append(int(args[2].count_R.sum()))
+        return prefill(*args)
 
-    monkeypatch.setattr(shared, "_refill", counted)
-    prompts = [r.prompt for r in greedy_requests() if len(r.prompt) < 30]
-    requests = [Request(str(n), s, prompts[n], 4, Sampling(1.0)) for n in range(2) for s in range(8)]
+    monkeypatch.setattr(shared, "_prefill", counted)
+    asked = [r.prompt for r in greedy_requests() if len(r.prompt) > 30][:2]
+    requests = [Request(str(n), s, asked[n], 4, Sampling(1.0)) for n in range(2) for s in range(8)]
     generate(shared, requests)
-    assert calls == [(2, 32)]
+    assert sum(calls) == len(asked[0]) + len(asked[1]) - 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_common_beginning_is_prefilled_once_and_changes_no_bit(dtype: str) -> None:
+    """Few-shot items, each alone and all together, with and without samples beside it."""
+    shared, beginning = engine(slots=4, dtype=dtype, chunk=16), tuple(range(34))
+    asked = [
+        Request(f"{n}/{s}", s, (*beginning, n, *range(n)), 14, Sampling(0.8))
+        for n in range(4)
+        for s in range(3)
+    ]
+    together = generate(shared, asked)
+    assert shared.schedule is not None
+    for request in asked[::5]:
+        alone = generate(shared, [request])
+        assert alone[request.id, request.sample] == together[request.id, request.sample]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_with_memory_for_a_quarter_every_completion_is_the_same(dtype: str) -> None:
+    """Sequences that are taken for short lose their memory on the way, and are drawn again to the same."""
+    asked = [replace(request, expected_tokens=1) for request in mixed_requests()]
+    want = generate(engine(slots=16, dtype=dtype, stops=()), asked)
+    tight = engine(slots=16, dtype=dtype, stops=(), pages=16)
+    assert generate(tight, asked) == want
+    assert tight.schedule is not None
+    assert tight.schedule.preemptions > 2
+
+
+def test_looking_at_a_chunk_after_the_next_has_begun_changes_nothing() -> None:
+    """As on accelerators: the host works while the device does."""
+    fresh = engine.__wrapped__(slots=3)
+    want = generate(fresh, mixed_requests())
+    fresh.ahead = 1
+    assert generate(fresh, mixed_requests()) == want
 
 
 def compilations(program: Any) -> int:
@@ -168,19 +174,21 @@ def test_one_compilation_for_all_weights_settings_and_seeds() -> None:
             generate(fresh, requests, seed=model_seed, model_seed=model_seed)
     assert fresh.decode_compilations == 1
     assert compilations(fresh._decode) == 1
-    assert compilations(fresh._refill) == 2, "one for each bucket"
+    assert compilations(fresh._prefill) == 1, "whatever the lengths of prompts"
 
 
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_eight_devices_give_the_completions_of_one(tensor: int) -> None:
     """Slots over the data axes, their number rounded up to fill them; heads, MLP, vocabulary over tensor."""
     sharded = engine(slots=3, devices=8, tensor=tensor)
-    assert sharded.slots == sharded.prefill_rows == 8 // tensor
+    assert sharded.slots == sharded.shape.prefill_rows == 8 // tensor
     assert generate(sharded, mixed_requests()) == generate(engine(), mixed_requests())
     assert compilations(sharded._decode) == sharded.decode_compilations == 1
-    layout = sharded._empty().cache[0].k_BKSd.sharding
-    shape = (sharded.slots, MODEL.num_kv_heads, CONTEXT, MODEL.head_dim)
-    assert layout.shard_shape(shape) == (1, MODEL.num_kv_heads // tensor, CONTEXT, MODEL.head_dim)
+    part = sharded._empty().layers[0].k_parts[0]
+    assert part.sharding.shard_shape(part.shape)[:2] == (
+        part.shape[0] // (8 // tensor),
+        MODEL.num_kv_heads // tensor,
+    )
 
 
 def test_decoding_moves_nothing_between_host_and_device_unasked() -> None:
@@ -196,19 +204,24 @@ def test_decoding_moves_nothing_between_host_and_device_unasked() -> None:
 def test_slots_are_updated_in_place(devices: int, tensor: int) -> None:
     """Decode gives back the buffers that it was given, so that there is never a second cache."""
     shared = engine(slots=3, devices=devices, tensor=tensor)
-    weights = placed(shared)
+    shared.load(placed(shared))
+    weights = shared._params
     with jax.set_mesh(shared.mesh):
         slots = shared._empty()
         before = _addresses(slots)
-        after, _ = shared._decode(weights, slots)
+        orders = jax.device_put(Orders(*empty_prefill(shared.shape)), shared._rows)
+        slots = shared._prefill(weights, slots, orders)
+        assert _addresses(slots) == before
+        turn = make_turn(Schedule((), shared.shape, ()).plan(), shared.slots, 0)
+        after, _ = shared._decode(weights, slots, jax.device_put(turn, shared._rows))
     assert _addresses(after) == before
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(slots.cache))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(slots.layers))
 
 
 def _addresses(slots: Slots) -> list[int]:
     return [
         shard.data.unsafe_buffer_pointer()
-        for leaf in jax.tree.leaves(slots.cache)
+        for leaf in jax.tree.leaves(slots.layers)
         for shard in leaf.addressable_shards
     ]
 
@@ -242,25 +255,28 @@ def test_heads_that_do_not_divide_among_the_devices_are_refused() -> None:
         Engine(MODEL, EvaluationConfig(tensor=8), STOPS, mesh)
 
 
-def test_cache_append_and_insert() -> None:
-    cache = LayerCache(*(jnp.full((3, 1, 4, 2), fill) for fill in (1.0, 2.0)))
-    k_BKd, v_BKd = jnp.arange(6.0).reshape(3, 1, 2), -jnp.arange(6.0).reshape(3, 1, 2)
-    made = append(cache, k_BKd, v_BKd, jnp.array([0, 3, 4]))  # the last is past the end
-    want = np.full((3, 1, 4, 2), 1.0)
-    want[0, 0, 0], want[1, 0, 3] = k_BKd[0, 0], k_BKd[1, 0]
-    assert np.array_equal(made.k_BKSd, want)
-    assert np.array_equal(made.v_BKSd[1, 0, 3], v_BKd[1, 0])
-    prefilled_PKTd = jnp.arange(8.0).reshape(2, 1, 2, 2)
-    placed_there = insert(
-        cache, prefilled_PKTd, -prefilled_PKTd, jnp.array([1, 0, 0]), jnp.array([True, False, True])
-    )
-    assert np.array_equal(placed_there.k_BKSd[0, 0, :2], prefilled_PKTd[1, 0])
-    assert np.array_equal(placed_there.v_BKSd[2, 0, :2], -prefilled_PKTd[0, 0])
-    assert np.array_equal(placed_there.k_BKSd[1], cache.k_BKSd[1])
-    assert np.array_equal(placed_there.k_BKSd[:, :, 2:], cache.k_BKSd[:, :, 2:])
+def test_weights_that_are_not_whole_are_refused() -> None:
+    fresh = engine()
+    good = placed(fresh)
+    without = {name: leaf for name, leaf in good.items() if name != "final_norm"}
+    with pytest.raises(UsageError, match=r"weights: \['final_norm'\]\['scale'\] is missing"):
+        fresh.load(without)
+    with pytest.raises(UsageError, match=r"weights: \['other'\] is not of this model"):
+        fresh.load({**good, "other": good["final_norm"]["scale"]})
+    short = {"scale": good["final_norm"]["scale"][:8]}
+    with pytest.raises(UsageError, match=r"\['final_norm'\]\['scale'\] is float32 \[8\], not float32 \[32\]"):
+        fresh.load({**good, "final_norm": short})
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), good)
+    with pytest.raises(UsageError, match=r"is bfloat16 .* not float32"):
+        fresh.load(half)
+    away = {"scale": jax.device_put(good["final_norm"]["scale"], jax.devices()[1])}
+    with pytest.raises(UsageError, match=r"lies as .* not as"):
+        fresh.load({**good, "final_norm": away})
 
 
-def test_lengths_cover_both_buckets_and_their_edges() -> None:
-    """A prompt of n tokens prefills n - 1; buckets are 32 and 64."""
-    assert {1, 32, 33, 34, 63} <= set(LENGTHS)
-    assert [bucket(range(length), CONTEXT) for length in (1, 33, 34, 64)] == [32, 32, 64, 64]
+def test_memory_that_holds_no_context_is_refused() -> None:
+    mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
+    with pytest.raises(UsageError, match=r"evaluation.pages 3 of 16 .*; raise it to 4"):
+        Engine(MODEL, EvaluationConfig(context=CONTEXT, pages=3), STOPS, mesh)
+    with pytest.raises(UsageError, match=r"prefill_chunk 24 is not a multiple of evaluation.page_size 16"):
+        Engine(MODEL, EvaluationConfig(context=CONTEXT, prefill_chunk=24), STOPS, mesh)

@@ -1,11 +1,14 @@
 """Stop texts and loops through the schedule and the engine."""
 
+import numpy as np
 import pytest
 
 from jax_sft.config import Sampling, replace
 from jax_sft.errors import UsageError
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.schedule import Schedule
+from jax_sft.generation.sequences import Landed
+from jax_sft.generation.shards import Shape
 from tests.generation.tiny import engine, generate, greedy_requests, mixed_requests, naive_greedy
 
 
@@ -49,16 +52,15 @@ def test_a_slot_that_was_stopped_is_decoded_no_more() -> None:
     [request] = [r for r in greedy_requests() if r.max_new_tokens == 63]
     whole = naive_greedy([request], stops=())[request.id, 0]
     wanted = replace(request, sampling=Sampling(stop=(letters(list(whole.tokens[1:3])),)), decode=letters)
-    stop, decode = shared._stop, shared._decode
+    decode = shared._decode
     try:
-        shared._stop = lambda *args: calls.append("stop") or stop(*args)
-        shared._decode = lambda *args: calls.append("decode") or decode(*args)
+        shared._decode = lambda *args: calls.append(bool(args[2].stops_B.any())) or decode(*args)
         [(_, found)] = [*generate(shared, [wanted, *greedy_requests()[:1]]).items()][:1]
     finally:
-        shared._stop, shared._decode = stop, decode
+        shared._decode = decode
     assert found.token_count <= 5
-    assert calls.count("stop") == 1
-    assert calls.count("decode") < 8, "63 tokens are 13 chunks of 5"
+    assert calls.count(True) == 1
+    assert len(calls) < 8, "63 tokens are 13 chunks of 5"
 
 
 def test_new_tokens_are_told_as_they_come() -> None:
@@ -85,17 +87,21 @@ def test_a_loop_ends_and_is_told_from_the_limit() -> None:
     ]
     looping = [*range(40), *[50, 51] * 480]
     streams = {"loop": looping, "free": looping, "counting": [*range(1000)]}
-    schedule = Schedule(asked, 3, 3, 2000, stop_ids=(9999,))
-    admission = schedule.admit()
-    assert admission is not None
-    at = {start.slot: streams[start.request.id] for start in admission.starts}
+    schedule = Schedule(asked, Shape(3, 3 * 32, 64, 2048, 48, 3, 64), stop_ids=(9999,))
+    at, stopped = [list[int]()] * 3, list[int]()
     ended: dict[str, Completion] = {}
-    stopped: list[int] = []
+    logprobs_BC, made_B = np.full((3, 48), 0.5, np.float32), np.full(3, 48, np.int32)
     for start in range(0, 1000, 48):
-        new = [at[slot][start : start + 48] for slot in range(3)]
-        going_on = [start + 48 < 1000] * 3
-        ended |= {r.id: one for r, one in schedule.collect(new, going_on, [[0.5] * 48] * 3)}
-        stopped += schedule.take_cut()
+        plan = schedule.plan()
+        for slot, request in plan.starts:
+            at[slot] = streams[request.id]
+        stopped += np.flatnonzero(plan.stops_B).tolist()
+        tokens_BC = np.array([(at[slot][start : start + 48] + [0] * 48)[:48] for slot in range(3)])
+        going_on_B = np.full(3, start + 48 < 1000)
+        made_B[:] = min(48, 1000 - start)
+        ended |= {
+            r.id: one for r, one in schedule.collect(Landed(tokens_BC, logprobs_BC, made_B, going_on_B))
+        }
     assert list(ended) == ["loop", "free", "counting"]
     assert ended["loop"] == Completion(tuple(looping[:192]), 192, "loop", (0.5,) * 192)
     assert {ended[name].finish for name in ("free", "counting")} == {"length"}

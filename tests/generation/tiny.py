@@ -47,7 +47,12 @@ def params(seed: int = 0) -> Params:
 
 @cache
 def engine(
-    slots: int = 3, devices: int = 1, tensor: int = 1, dtype: str = "float32", stops: tuple[int, ...] = STOPS
+    slots: int = 3,
+    devices: int = 1,
+    tensor: int = 1,
+    dtype: str = "float32",
+    stops: tuple[int, ...] = STOPS,
+    **memory: int,
 ) -> Engine:
     """An engine, shared by all tests of a process so that each program is compiled once."""
     evaluation = EvaluationConfig(
@@ -58,6 +63,8 @@ def engine(
         tensor=tensor,
         compute_dtype="float32" if dtype == "float32" else "bfloat16",
         penalties=True,
+        pages=memory.get("pages", 0),
+        prefill_chunk=memory.get("chunk", 0),
     )
     mesh = make_mesh(ParallelismConfig(tensor=tensor), jax.devices()[:devices])
     return Engine(MODEL, evaluation, stops, mesh)

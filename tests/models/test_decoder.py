@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 
 from jax_sft.config import ModelConfig, Remat, replace
-from jax_sft.models.attention import QUERY_CHUNK, Cached
+from jax_sft.models.attention import QUERY_CHUNK
 from jax_sft.models.decoder import (
     Params,
-    forward_cached,
     forward_rows,
     init_params,
     logits,
-    prefill_rows,
     rope_tables,
     rotate,
 )
-from jax_sft.models.kv_cache import KVCache, LayerCache
 from jax_sft.packed import Rows, empty_rows
+from tests.decoding import decoded, prefilled, used_memory
 
 BASE = ModelConfig(
     vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_size=48
@@ -69,39 +67,20 @@ def whole_rows(tokens_BT: np.ndarray) -> Rows:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_decoding_equals_the_whole_forward_pass(name: str) -> None:
-    """Prefill some tokens, decode the rest one by one, slots at different positions."""
-    config, B, T, prompt = CONFIGS[name], 3, 24, (10, 1, 17)
+    """Prefill some tokens, decode the rest one by one, sequences at different positions."""
+    config, B, T, prompt = CONFIGS[name], 3, 24, np.array([10, 1, 17])
     params = random_params(config)
     tokens_BT = np.random.default_rng(0).integers(0, config.vocab_size, (B, T)).astype(np.int32)
-    hidden_BTD, kept = jax.jit(prefill_rows, static_argnums=1)(params, config, whole_rows(tokens_BT))
+    hidden_BTD = jax.jit(forward_rows, static_argnums=1)(params, config, whole_rows(tokens_BT))
     want_BTV = logits(params, config, hidden_BTD)
-    # Beyond the prompt the cache holds what an earlier completion left there.
-    lengths_B = jnp.asarray(prompt)
-    known_B1S1 = (jnp.arange(T)[None] < lengths_B[:, None])[:, None, :, None]
-    cache = tuple(LayerCache(*(jnp.where(known_B1S1, x, 7.0) for x in layer)) for layer in layers(kept))
-    step = jax.jit(decode_token, static_argnums=1)
-    for shift in range(T - max(prompt)):
-        position_B = lengths_B + shift
-        token_B = jnp.asarray(tokens_BT)[jnp.arange(B), position_B]
-        hidden_BD, cache = step(params, config, token_B, position_B, cache)
-        got_BV, want_BV = logits(params, config, hidden_BD), want_BTV[jnp.arange(B), position_B]
-        np.testing.assert_allclose(got_BV, want_BV, atol=1e-4)
-        assert np.array_equal(got_BV.argmax(-1), want_BV.argmax(-1))
-
-
-def decode_token(
-    params: Params, config: ModelConfig, token_B: jax.Array, position_B: jax.Array, cache: KVCache
-) -> tuple[jax.Array, KVCache]:
-    """Hidden states [B, D] of one more token in each slot, and the cache with it."""
-    contexts = [Cached(layer, position_B) for layer in cache]
-    new = token_B[:, None], position_B[:, None]
-    hidden_B1D, kept = forward_cached(params, config, *new, contexts, jnp.float32)
-    return hidden_B1D[:, 0], kept
-
-
-def layers(kept: LayerCache) -> list[LayerCache]:
-    """Keys and values layer by layer, from the stacked ones of `prefill_rows`."""
-    return [LayerCache(k, v) for k, v in zip(kept.k_BKSd, kept.v_BKSd, strict=True)]
+    layers, table_BN = used_memory(config, B, T)
+    layers = prefilled(params, config, tokens_BT, layers, table_BN)
+    new_BT = np.stack([tokens_BT[b, start : start + 7] for b, start in enumerate(prompt)])
+    got_TBV = decoded(params, config, new_BT, (layers, table_BN), prompt)
+    for shift in range(7):
+        want_BV = want_BTV[jnp.arange(B), prompt + shift]
+        np.testing.assert_allclose(got_TBV[shift], want_BV, atol=1e-4)
+        assert np.array_equal(got_TBV[shift].argmax(-1), want_BV.argmax(-1))
 
 
 @pytest.mark.parametrize("name", ["llama-like", "qwen3-like"])

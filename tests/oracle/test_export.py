@@ -5,19 +5,17 @@ import logging
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from jax_sft.config import ModelConfig, TokensConfig
-from jax_sft.models.attention import Cached
-from jax_sft.models.decoder import forward_cached, logits, prefill_rows
-from jax_sft.models.kv_cache import KVCache, LayerCache
+from jax_sft.config import EvaluationConfig, ModelConfig, TokensConfig
+from jax_sft.generation.backend import Request
+from jax_sft.generation.engine import Engine
 from jax_sft.models.weights.read import load_pretrained
 from jax_sft.models.weights.write import write_huggingface
-from jax_sft.packed import Rows
+from jax_sft.sharding import make_generation_mesh
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.rendering import stop_ids
 from jax_sft.tokens.templates import load_template
@@ -30,32 +28,14 @@ NEW_TOKENS = 64
 
 
 def greedy(params: dict, config: ModelConfig) -> list[int]:
-    """The prompt prefilled whole, then one token at a time from the cache."""
-    params = jax.tree.map(jnp.asarray, params)
-    prompt_1T = jnp.asarray(PROMPT)[None]
-    P = prompt_1T.shape[1]
-    positions_1T = jnp.arange(P)[None]
-    rows = Rows.to_read(prompt_1T, positions_1T, jnp.ones_like(positions_1T))
-    hidden_1TD, made = prefill_rows(params, config, rows)
-    cache = tuple(
-        LayerCache(*(jnp.pad(x, ((0, 0), (0, 0), (0, NEW_TOKENS), (0, 0))) for x in layer))
-        for layer in zip(made.k_BKSd, made.v_BKSd, strict=True)
+    """By the engine."""
+    evaluation = EvaluationConfig(slots=1, context=128, compute_dtype="float32", loop_tokens=0)
+    engine = Engine(config, evaluation, (), make_generation_mesh(1, jax.devices()[:1]))
+    engine.load(
+        jax.tree.map(lambda x, leaf: jax.device_put(x, leaf.sharding), params, engine.abstract_params())
     )
-
-    @jax.jit
-    def step(token_1: jax.Array, position_1: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
-        contexts = [Cached(layer, position_1) for layer in cache]
-        new = token_1[:, None], position_1[:, None]
-        hidden_11D, kept = forward_cached(params, config, *new, contexts, jnp.float32)
-        return hidden_11D[:, 0], kept
-
-    token_1 = logits(params, config, hidden_1TD[:, -1]).argmax(-1)
-    tokens = [int(token_1[0])]
-    for position in range(P, P + NEW_TOKENS - 1):
-        hidden_1D, cache = step(token_1, jnp.asarray([position]), cache)
-        token_1 = logits(params, config, hidden_1D).argmax(-1)
-        tokens.append(int(token_1[0]))
-    return tokens
+    [(_, completion)] = engine.generate([Request("a", 0, PROMPT, NEW_TOKENS)])
+    return list(completion.tokens)
 
 
 def their_greedy(model: transformers.PreTrainedModel) -> list[int]:

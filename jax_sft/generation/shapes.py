@@ -1,0 +1,60 @@
+"""What an engine is compiled for, from the settings of an evaluation and the platform. Host only, no jax."""
+
+from jax_sft.config import EvaluationConfig
+from jax_sft.errors import UsageError
+from jax_sft.generation.shards import Shape
+
+CPU_SLOTS = 32
+"""More sequences at once are no faster on a CPU: its products take as long for each."""
+CPU_PREFILL = 128
+"""Nor are more tokens of prompts."""
+
+
+def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: int) -> Shape:
+    """Slots, rows and pages, filled up so that `shards` devices share them equally.
+
+    Args:
+        evaluation: what is asked for.
+        platform: `cpu`, `gpu` or `tpu`; on a CPU there are fewer slots and rows than asked, if many are.
+        shards: devices that share the slots.
+        units: of how many pages the memory of a device has a multiple.
+
+    UsageError when the memory does not hold a single context.
+    """
+    slots, rows = evaluation.slots, evaluation.prefill_rows
+    page = evaluation.page_size or page_size(platform, evaluation.context)
+    chunk = evaluation.prefill_chunk or max(page, 64 if platform == "cpu" else 256)
+    if chunk % page:
+        raise UsageError(
+            f"evaluation.prefill_chunk {chunk} is not a multiple of evaluation.page_size {page}; make it one"
+        )
+    if platform == "cpu":
+        slots, rows = min(slots, CPU_SLOTS * shards), min(rows, max(CPU_PREFILL // chunk, 1) * shards)
+    slots, rows = fill_ways(slots, shards), fill_ways(rows, shards)
+    columns = -(-evaluation.context // page)
+    pages = fill_ways(evaluation.pages or slots * columns, shards * units)
+    if 0 < evaluation.pages < columns * shards:
+        raise UsageError(
+            f"evaluation.pages {evaluation.pages} of {page} positions do not hold a context of "
+            f"{evaluation.context} on each of {shards} devices; raise it to {columns * shards}"
+        )
+    return Shape(slots, pages, page, evaluation.context, evaluation.chunk, rows, chunk, shards)
+
+
+def page_size(platform: str, context: int) -> int:
+    """Positions of a page, if nobody asks for another.
+
+    On a CPU a sequence has about eight pages: each costs a row of every small operation. On a TPU a page is
+    what the kernel reads at once.
+    """
+    if platform != "cpu":
+        return 128
+    size = 16
+    while size < 256 and 8 * size < context:
+        size *= 2
+    return size
+
+
+def fill_ways(count: int, ways: int) -> int:
+    """The least number of slots or rows, at least `count`, that `ways` devices share equally."""
+    return -(-count // ways) * ways
