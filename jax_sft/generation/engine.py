@@ -124,7 +124,8 @@ class Engine:
 
     def abstract_slots(self) -> Slots:
         """Shapes, types and shardings of what the device holds of all slots."""
-        slots = jax.eval_shape(self._make_slots)
+        with jax.set_mesh(self.mesh):
+            slots = jax.eval_shape(self._make_slots)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             slots,
