@@ -1,6 +1,7 @@
 """Likelihoods of given text equal those of a plain forward pass over one text at a time."""
 
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,13 @@ from jax_sft.generation.backend import Given
 from jax_sft.generation.likelihood import Likelihoods
 from jax_sft.models import Params
 from jax_sft.models.decoder import forward_rows, logits
+from jax_sft.models.weights.read import load_pretrained
 from jax_sft.packed import Rows
 from jax_sft.sharding import make_mesh
 from tests.generation.tiny import MODEL, params, placed
+from tests.given import MODELS
+from tests.given import questions as golden_questions
+from tests.random_models import random_config, write_model
 
 SCALED = replace(MODEL, max_positions=16, rope_scaling=RopeScaling("dynamic", 2.0))
 
@@ -76,6 +81,18 @@ def check_against_plain(found: Likelihoods, model: ModelConfig = MODEL) -> None:
 @pytest.mark.parametrize(("devices", "tensor"), [(1, 1), (8, 2)])
 def test_likelihoods_equal_those_of_a_whole_forward_pass(devices: int, tensor: int) -> None:
     check_against_plain(scorer(devices, tensor))
+
+
+@pytest.mark.parametrize("number", MODELS)
+def test_likelihoods_equal_those_of_transformers(number: int, tmp_path: Path, golden: Path) -> None:
+    """Of small models of each family; renewed by `make oracle`."""
+    config, weights = load_pretrained(str(write_model(tmp_path, random_config(number))))
+    mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
+    found = Likelihoods(config, EvaluationConfig(score_tokens=128, compute_dtype="float32"), mesh)
+    found.load(weights)
+    scored = dict(found.score(golden_questions()))
+    logprobs = [x for given in golden_questions() for one in scored[given] for x in one.logprobs]
+    np.testing.assert_allclose(logprobs, np.load(golden / "likelihoods.npz")[str(number)], atol=1e-5)
 
 
 def test_with_dynamic_rope_each_continuation_has_a_prompt_of_its_own() -> None:
