@@ -33,8 +33,9 @@ class BudgetPoint:
 def budget_curve(unit: UnitScores, lines: Sequence[CompletionLine], limit: int = 0) -> list[BudgetPoint]:
     """The headline score at each budget, up to `limit` tokens or else the unit's longest output.
 
-    Empty for a unit without judged completions, and for a metric that is no share: what an output that was
-    cut is worth is known only where 0 (or, where lower is better, 1) is the worst.
+    Empty for a unit without judged completions, for one that was asked for likelihoods, and for a metric that
+    is no share: what an output that was cut is worth is known only where 0 (or, where lower is better, 1) is
+    the worst.
     """
     found = {line.key: line for line in lines}
     judged = [
@@ -42,6 +43,8 @@ def budget_curve(unit: UnitScores, lines: Sequence[CompletionLine], limit: int =
         for verdict in unit.verdicts
         if unit.headline in verdict.metrics and (verdict.item, verdict.sample) in found
     ]
+    if any(line.likelihoods or line.divergence for line in lines):
+        return []
     if not judged or any(not 0 <= value <= 1 for _, value, _ in judged):
         return []
     worst = 0.0 if unit.higher_is_better else 1.0

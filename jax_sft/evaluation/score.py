@@ -214,7 +214,9 @@ def summarise(
         "no_answer_rate": sum(not verdict.answered for verdict in judged) / max(len(judged), 1),
         "scorer_failures": sum(verdict is None for verdict in verdicts),
         "verdicts": tuple(judged),
-        "sampled": sampled_scores(_samples(judged, main)),
+        "sampled": sampled_scores(
+            _samples(judged, main), {item.id: task.weight(item, main) for item in items}
+        ),
     }
 
 

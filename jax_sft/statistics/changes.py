@@ -75,8 +75,12 @@ def _share_interval(difference_I: np.ndarray, samples: int) -> tuple[float, floa
     binary = samples == 1 and bool(np.isin(difference_I, (-1.0, 0.0, 1.0)).all())
     if binary or items == 1:
         return paired_interval(gained, lost, items)
-    squares = items * float(difference_I.var(ddof=1))
-    size = effective_size(items * (gained + lost - mean**2), squares, items, 32.0 * samples * items)
+    squares, resolved = items * float(difference_I.var(ddof=1)), items * (gained + lost - mean**2)
+    # Differences scaled by weights may go beyond 1; they are worth fewer items then.
+    least = items / max(1.0, float((difference_I**2).mean()))
+    if squares > 0:
+        least = max(least, items * min(1.0, resolved / squares * items / (items - 1)))
+    size = effective_size(resolved, squares, least, 32.0 * samples * items)
     return paired_interval(gained, lost, size, student(items))
 
 

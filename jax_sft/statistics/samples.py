@@ -34,20 +34,23 @@ def majority(samples: Sequence[Sample]) -> float:
     return sum(winners) / len(winners) if winners else 0.0
 
 
-def sampled_scores(samples_by_item: Mapping[str, Sequence[Sample]]) -> dict[str, Estimate]:
+def sampled_scores(
+    samples_by_item: Mapping[str, Sequence[Sample]], weights: Mapping[str, float] | None = None
+) -> dict[str, Estimate]:
     """`avg@n`, `pass@k` for k = 1, 2, 4, … n and `majority@n`; empty unless each item has n > 1 samples.
 
-    `pass@k` is given where all values are 0 or 1.
+    `weights` are those of the items in the means. `pass@k` is given where all values are 0 or 1.
     """
     counts = {len(samples) for samples in samples_by_item.values()}
     if len(counts) != 1 or counts == {1}:
         return {}
     (count,) = counts
     values = {item: [value for value, _ in samples] for item, samples in samples_by_item.items()}
-    found = {f"avg@{count}": estimate(values)}
+    found = {f"avg@{count}": estimate(values, weights)}
     if all(value in (0, 1) for of in values.values() for value in of):
         for k in sorted({*(2**i for i in range(count.bit_length()) if 2**i <= count), count}):
             passed = {item: [pass_at_k(int(sum(of)), count, k)] for item, of in values.items()}
-            found[f"pass@{k}"] = estimate(values if k == 1 else passed)
-    found[f"majority@{count}"] = estimate({item: [majority(of)] for item, of in samples_by_item.items()})
+            found[f"pass@{k}"] = estimate(values if k == 1 else passed, weights)
+    most = {item: [majority(of)] for item, of in samples_by_item.items()}
+    found[f"majority@{count}"] = estimate(most, weights)
     return found

@@ -6,6 +6,7 @@ import pytest
 
 from jax_sft.analysis.budgets import budget_curve, budgets
 from jax_sft.statistics.intervals import Estimate, estimate
+from jax_sft.study.likelihoods import Likelihood
 from jax_sft.study.records import CompletionLine, JudgedCompletion, UnitScores
 
 ROWS = [  # item, sample, tokens, finish, right
@@ -79,3 +80,8 @@ def test_what_is_no_share_has_no_curve(value: float) -> None:
     other = replace(UNIT.verdicts[0], metrics={"accuracy": value})
     assert budget_curve(replace(UNIT, verdicts=(other, *UNIT.verdicts[1:])), LINES) == []
     assert budget_curve(replace(UNIT, verdicts=()), LINES) == []
+
+
+def test_what_was_asked_for_likelihoods_has_no_curve() -> None:
+    scored = [replace(line, likelihoods=(Likelihood(-1.0, 3, True),)) for line in LINES]
+    assert budget_curve(UNIT, scored) == []

@@ -114,6 +114,20 @@ def test_where_nothing_changes_at_most_five_in_a_hundred_are_called_changed_or_d
     assert dips / worlds <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / worlds)
 
 
+def test_differences_scaled_by_weights_cover_the_weighted_change() -> None:
+    """60 items of weight 1 to 5, whose scores rise from 0.7 to 0.8."""
+    rng, held, worlds = np.random.default_rng(9), 0, 300
+    for _ in range(worlds):
+        weights_I = rng.integers(1, 6, 60).astype(float)
+        weights_I /= weights_I.mean()
+        before_I, after_I = (weights_I * rng.binomial(1, share, 60) for share in (0.7, 0.8))
+        found = paired_change(before_I, after_I, 1, share=True)
+        held += found.low <= 0.1 <= found.high
+    assert 0.92 <= held / worlds <= 0.98
+    everything = paired_change(np.zeros(60), weights_I, 1, share=True)
+    assert 0.8 < everything.low < 0.95 < everything.high
+
+
 def test_a_group_is_the_mean_of_its_benchmarks() -> None:
     rng = np.random.default_rng(5)
     pairs = [(rng.binomial(1, 0.4, n) * 1.0, rng.binomial(1, 0.6, n) * 1.0) for n in (40, 90)]

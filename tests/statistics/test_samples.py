@@ -47,6 +47,9 @@ def test_scores_of_several_samples() -> None:
     assert found["avg@4"] == found["pass@1"] == estimate({k: [v for v, _ in of] for k, of in samples.items()})
     assert found["pass@2"].mean == pytest.approx((5 / 6 + 0 + 1) / 3)
     assert found["pass@4"].mean == found["majority@4"].mean == pytest.approx(2 / 3)
+    weighted = sampled_scores(samples, {"a": 2.0, "b": 1.0, "c": 1.0})
+    assert weighted["avg@4"].mean == pytest.approx((2 * 0.5 + 0 + 0.75) / 4)
+    assert weighted["majority@4"].mean == pytest.approx(3 / 4)
     assert all(value.low <= value.mean <= value.high and value.n == 3 for value in found.values())
 
 
