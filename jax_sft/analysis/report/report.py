@@ -14,10 +14,12 @@ from etils import epath
 from jax_sft import terminal
 from jax_sft.analysis.budgets import BudgetPoint, budget_curve
 from jax_sft.analysis.comparisons import RunComparison, compare, compare_runs
+from jax_sft.analysis.published import CERTAINTY, beside
 from jax_sft.analysis.report.browser import CompletionSample
 from jax_sft.analysis.report.budget_figures import write_budgets
 from jax_sft.analysis.report.figures import build_figures, look_of, write_figures
 from jax_sft.analysis.report.judges import agreement_rows, judge_rows
+from jax_sft.analysis.report.published_figures import CAPTION
 from jax_sft.analysis.report.sparklines import sparkline, swatch
 from jax_sft.analysis.report.step_figures import BENCHMARK_CAPTION, Behaviours
 from jax_sft.analysis.report.tables import (
@@ -138,7 +140,7 @@ def _context(
     sample: CompletionSample,
     run_pairs: Sequence[RunComparison],
 ) -> dict[str, Any]:
-    look = look_of(record)
+    look, printed = look_of(record), beside(record)
     reach = {run.name: transfers(series, run.name) for run in record.swept}
     pages = sample.as_json()
     return {
@@ -148,13 +150,15 @@ def _context(
         "findings": find(record, series),
         "unpaired": any(s.shape is not None and not s.paired for s in series),
         "figures": figures,
-        "benchmark_caption": BENCHMARK_CAPTION,
+        "benchmark_caption": BENCHMARK_CAPTION + (CAPTION if printed else ""),
         "specs": {name: figure.page_spec for name, figure in figures.items()},
         "transfers": reach,
         "run_pairs": run_pairs,
         "p_value": p_value,
         "judges": judge_rows(record),
         "agreements": agreement_rows(record),
+        "published": printed,
+        "certainty": CERTAINTY,
         "table": {
             "columns": TABLE_COLUMNS,
             "details": DETAIL_COLUMNS,
@@ -188,6 +192,7 @@ def _sections(
         ("length", "Length", any(name.startswith(("length", "behaviours", "budgets")) for name in figures)),
         ("safety", "Safety", "safety_and_reasoning" in figures),
         ("judges", "Judges", any(unit.judges for run in record.swept for unit in run.units.values())),
+        ("published", "Beside the paper", bool(beside(record))),
         ("training", "Training", "training" in figures),
         ("numbers", "Numbers", swept),
         ("transfer", "Transfer", transfer),

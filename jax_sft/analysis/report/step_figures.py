@@ -5,6 +5,7 @@ from typing import Any
 
 import altair as alt
 
+from jax_sft.analysis.report.published_figures import with_published
 from jax_sft.analysis.series import GROUP_TITLES, Point, Series
 from jax_sft.analysis.study import RunResults, StudyResults
 from jax_sft.analysis.verdicts import value
@@ -66,7 +67,10 @@ def benchmark_scores(
         better = "" if members[0].higher_is_better else ", lower is better"
         label = f"{unit.headline}{better}".replace("_", " ")
         title = alt.TitleParams(benchmark.name, subtitle=f"{benchmark.task}, {unit.items:,} items")
-        score = _scores(members, look, legend, 400, 170, label, alt.Scale(zero=False, nice=True))
+        scale = alt.Scale(zero=False, nice=True)
+        score = _scores(members, look, legend, 400, 170, label, scale)
+        axis = look.step_axis(400), alt.Y("score:Q", title=label, scale=scale)
+        score = with_published(score, members, benchmark, look, legend, axis)
         length = _lines(_length_rows(members), look, legend, 268, 170, "tokens per completion", ",d")
         panels = [panel(score, title=title), panel(length), panel(_rates(members, look, legend))]
         lines.append({"hconcat": panels, "spacing": 34})
