@@ -88,7 +88,9 @@ def estimate(
     if not shares or every.min() < 0 or every.max() > 1:
         return mean_of(means_E, weights_E)
     counts_E = np.array([len(values) for values in values_by_item.values()])
-    fine = FINENESS if bool(((every != 0) & (every != 1)).any()) and weights is None else 1
+    # An item's weight is how many questions it is, whose share of right ones is its value.
+    graded = bool(((every != 0) & (every != 1)).any() and (weights_E == weights_E[0]).all())
+    fine = FINENESS if graded else 1
     items, whole = len(means_E), float(weights_E.sum())
     mean = float(np.average(means_E, weights=weights_E))
     least, most = whole**2 / float((weights_E**2).sum()), fine * float(weights_E @ counts_E)

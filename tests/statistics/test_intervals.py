@@ -137,6 +137,7 @@ def test_fractions_are_worth_more_than_so_many_yes_or_no() -> None:
     found = estimate(grades)
     half = stats.sem([of[0] for of in grades.values()]) * stats.t.ppf(0.975, 49)
     assert found.high - found.low == pytest.approx(2 * half, rel=0.15)
+    assert estimate(grades, dict.fromkeys(grades, 1.0)) == found
 
 
 @pytest.mark.parametrize(("score", "alike"), [(0.02, 0.5), (0.02, 0.0), (0.97, 0.5), (0.97, 0.8), (0.5, 0.2)])
