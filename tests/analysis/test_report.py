@@ -150,7 +150,7 @@ def test_every_snapshot_is_compared_with_its_base(written: tuple[epath.Path, str
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (4 + 5) * 7
     row = next(r for r in rows if (r["run"], r["curve"], r["step"]) == ("cot", "sort", "20"))
-    assert float(row["change"]) == pytest.approx(-0.4625)
+    assert float(row["mean"]) == pytest.approx(-0.4625)
     assert float(row["low"]) < -0.4625 < float(row["high"]) < 0
     assert float(row["p"]) <= float(row["p_curve"]) <= 7 * float(row["p"])
     assert float(row["p"]) <= float(row["q_study"]) < 0.001
@@ -163,7 +163,7 @@ def test_scores_at_smaller_budgets_end_at_the_score(written: tuple[epath.Path, s
             r for r in csv.DictReader(file) if (r["run"], r["benchmark"], r["step"]) == ("cot", "sort", "80")
         ]
     assert [int(row["tokens"]) for row in rows][:4] == [16, 24, 32, 48]
-    scores = [float(row["score"]) for row in rows]
+    scores = [float(row["mean"]) for row in rows]
     assert scores == sorted(scores)
     assert (scores[0], scores[-1]) == (0.0, pytest.approx(0.65))
 
@@ -219,6 +219,8 @@ def test_run_without_snapshots_swept_shows_training_only(
     assert set(data_of(path)["specs"]) == {"training"}
     assert "No snapshot has been swept yet" in page.text
     assert "verdicts" not in page.ids
+    for name in ("comparisons", "runs", "budgets"):
+        assert (Path(path).parent / f"{name}.csv").read_text().startswith('"study",')
 
 
 @pytest.mark.parametrize(

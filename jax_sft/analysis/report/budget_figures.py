@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
-import pyarrow as pa
-import pyarrow.csv
 from etils import epath
 
 from jax_sft.analysis.budgets import BudgetPoint
+from jax_sft.analysis.report.tables import write_csv
 from jax_sft.analysis.series import GROUP_TITLES
 from jax_sft.analysis.study import StudyResults
 from jax_sft.analysis.verdicts import value
@@ -42,24 +41,11 @@ def budget_scores(
 
 def write_budgets(study: str, points: Sequence[BudgetPoint], folder: epath.Path) -> None:
     """Write the points as budgets.csv into `folder`."""
-    rows = [
-        {
-            "study": study,
-            "run": p.run,
-            "step": p.step,
-            "benchmark": p.benchmark,
-            "tokens": p.tokens,
-            "ended": p.ended,
-            "score": p.score.mean,
-            "low": p.score.low,
-            "high": p.score.high,
-            "n": p.score.n,
-        }
-        for p in points
-    ]
-    buffer = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(pa.Table.from_pylist(rows), buffer)
-    (folder / "budgets.csv").write_bytes(buffer.getvalue().to_pybytes())
+    columns: dict[str, list[Any]] = {"study": [study] * len(points)}
+    of_points = ("run", "step", "benchmark", "tokens", "ended")
+    columns |= {name: [getattr(p, name) for p in points] for name in of_points}
+    columns |= {name: [getattr(p.score, name) for p in points] for name in ("mean", "low", "high", "n")}
+    write_csv(columns, folder / "budgets.csv")
 
 
 def _lines(points: Sequence[BudgetPoint], run: str, look: Look) -> alt.LayerChart:

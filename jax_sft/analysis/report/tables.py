@@ -1,7 +1,7 @@
 """The numbers of a study as tables: every metric of every unit, what differs between runs, how they went."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -64,34 +64,30 @@ def write_results(table: pa.Table, folder: epath.Path) -> None:
 
 def write_comparisons(study: str, comparisons: Sequence[Comparison], folder: epath.Path) -> None:
     """Write comparisons.csv into `folder`: one row per curve and snapshot after the base."""
-    rows = [
-        {
-            "study": study,
-            "run": c.series.run,
-            "curve": c.series.name,
-            "is_group": c.series.is_group,
-            "step": c.step,
-            "paired": c.change.paired,
-            "items": c.change.items,
-            "change": c.change.mean,
-            "low": c.change.low,
-            "high": c.change.high,
-            "p": c.change.p,
-            "p_fall": c.change.p_fall,
-            "p_curve": c.p_curve,
-            "q_study": c.q_study,
-            "visible": c.change.visible if c.change.paired else None,
-        }
-        for c in comparisons
-    ]
+    columns: dict[str, list[Any]] = {
+        "study": [study] * len(comparisons),
+        "run": [c.series.run for c in comparisons],
+        "curve": [c.series.name for c in comparisons],
+        "is_group": [c.series.is_group for c in comparisons],
+        "step": [c.step for c in comparisons],
+    }
+    numbers = ("paired", "items", "mean", "low", "high", "p", "p_fall")
+    columns |= {name: [getattr(c.change, name) for c in comparisons] for name in numbers}
+    columns |= {name: [getattr(c, name) for c in comparisons] for name in ("p_curve", "q_study")}
+    columns["visible"] = [c.change.visible if c.change.paired else None for c in comparisons]
+    write_csv(columns, folder / "comparisons.csv")
+
+
+def write_csv(columns: Mapping[str, Sequence[Any]], path: epath.Path) -> None:
+    """Write named columns of equal length as CSV with a heading."""
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(pa.Table.from_pylist(rows), buffer)
-    (folder / "comparisons.csv").write_bytes(buffer.getvalue())
+    pyarrow.csv.write_csv(pa.table(dict(columns)), buffer)
+    path.write_bytes(buffer.getvalue())
 
 
 def write_run_comparisons(study: str, found: Sequence[RunComparison], folder: epath.Path) -> None:
     """Write runs.csv into `folder`: the last snapshots of every two runs from the same start weights."""
-    columns = {
+    columns: dict[str, list[Any]] = {
         "study": [study] * len(found),
         "first": [c.first.run for c in found],
         "second": [c.second.run for c in found],
@@ -102,9 +98,7 @@ def write_run_comparisons(study: str, found: Sequence[RunComparison], folder: ep
     }
     numbers = ("items", "mean", "low", "high", "p", "visible")
     columns |= {name: [getattr(c.change, name) for c in found] for name in numbers}
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(pa.table(columns), buffer)
-    (folder / "runs.csv").write_bytes(buffer.getvalue())
+    write_csv(columns, folder / "runs.csv")
 
 
 def _rows(record: StudyResults) -> Iterator[dict[str, Any]]:
