@@ -3,7 +3,9 @@
     python benchmarks/compiled_sampling.py --chips v6e:1 v5p:4 --slots 64 256
 
 Compiles `generation.sampling.choose` for one chip of each slice, with logits of so many slots over a
-vocabulary of Qwen's size, once for each way of sampling (greedy, plain temperature, filtered). Printed are
+vocabulary of Qwen's size, once for each way of sampling (greedy, plain temperature, filtered: as usual, when
+the blocks with the largest logits hold all that may be drawn, and as a whole with the search through all
+tokens, which is made in the steps in which some slot's blocks do not). Printed are
 the bytes it moves through HBM with the time these take at the chip's rate, the clock cycles that the compiler
 expects (sorts, which it does not say, by the exchanges of a bitonic network), the sorts themselves, and the
 instructions that take longest. A decode step of Qwen3-8B reads 16 GB of weights: 10 ms on v6e, 6 ms on v5p.
@@ -14,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +24,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jax_sft.generation import sampling
 from jax_sft.generation.sampling import SlotSampling, choose
 from jax_sft.planning.hlo.cost import cost_of
 from jax_sft.planning.hlo.cycles import estimated_cycles
@@ -32,7 +36,8 @@ GREEDY = SlotSampling(**dict.fromkeys(SlotSampling._fields, 0.0) | {"top_p_B": 1
 WAYS = {
     "greedy": GREEDY,
     "temperature": GREEDY._replace(temperature_B=0.6),
-    "top-p 0.95, top-k 20": None,
+    "filtered, as usual": None,
+    "filtered, through all tokens": None,
 }
 """Settings known when compiling, so that only what they need is compiled; None for those of each slot."""
 
@@ -63,7 +68,7 @@ def arguments_of(slots: int) -> tuple[Any, ...]:
 def with_settings(settings: SlotSampling | None) -> Callable[..., Any]:
     """`choose`, with the settings of all slots given."""
     if settings is None:
-        return choose
+        return lambda *arguments: choose(*arguments)  # a function of its own: jax keeps what it traced
 
     def choose_so(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, _: SlotSampling) -> jax.Array:
         slots = SlotSampling(
@@ -75,6 +80,13 @@ def with_settings(settings: SlotSampling | None) -> Callable[..., Any]:
         return choose(logits_BV, keys_B2, count_B, slots)
 
     return choose_so
+
+
+def proven(values_BGN: jax.Array, settings: SlotSampling) -> jax.Array:
+    """The threshold where the blocks with the largest logits hold it."""
+    most_B = values_BGN.max(axis=(1, 2))
+    total_B = jnp.exp(values_BGN - most_B[:, None, None]).sum(axis=(1, 2))
+    return sampling.among_candidates(values_BGN, total_B, settings)[0]
 
 
 def longest(module: Module, most: int) -> list[str]:
@@ -92,7 +104,8 @@ def longest(module: Module, most: int) -> list[str]:
 def line(topology: Topology, slots: int, way: str, most: int) -> None:
     """One line, and those of what takes longest."""
     started = time.perf_counter()
-    module = parse(compile_for(topology, with_settings(WAYS[way]), arguments_of(slots)).as_text())
+    with mock.patch.object(sampling, "threshold", proven if "usual" in way else sampling.threshold):
+        module = parse(compile_for(topology, with_settings(WAYS[way]), arguments_of(slots)).as_text())
     seconds = time.perf_counter() - started
     cost, chip = cost_of(module).total(), topology.chip
     sorts = sum(each.op == "sort" for computation in module.computations.values() for each in computation)

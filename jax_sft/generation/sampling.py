@@ -145,21 +145,29 @@ def threshold(values_BGN: jax.Array, sampling: SlotSampling) -> jax.Array:
     tokens as likely as the last one kept. `values_BGN` are logits after temperature, in blocks.
     """
     B, G, _ = values_BGN.shape
-    largest_BG = values_BGN.max(axis=-1)
-    most_B = largest_BG.max(axis=-1)
+    most_B = values_BGN.max(axis=(1, 2))
     total_B = jnp.exp(values_BGN - most_B[:, None, None]).sum(axis=(1, 2))
-    all_BV = values_BGN.reshape(B, -1)
-    nothing_B = jnp.full_like(most_B, -jnp.inf)
+
+    def among_all() -> jax.Array:
+        nothing_B = jnp.full_like(most_B, -jnp.inf)
+        return _least(values_BGN.reshape(B, -1), nothing_B, total_B, sampling)[0]
+
     if G <= CANDIDATE_BLOCKS:
-        return _least(all_BV, nothing_B, total_B, sampling)[0]
-    top_BC, at_BC = jax.lax.top_k(largest_BG, CANDIDATE_BLOCKS)
-    candidates_BM = jnp.take_along_axis(values_BGN, at_BC[:, :, None], axis=1).reshape(B, -1)
-    least_B, sure_B = _least(candidates_BM, top_BC[:, -1], total_B, sampling)
-    return jax.lax.cond(
-        jnp.all(sure_B),
-        lambda: least_B,
-        lambda: jnp.where(sure_B, least_B, _least(all_BV, nothing_B, total_B, sampling)[0]),
-    )
+        return among_all()
+    least_B, sure_B = among_candidates(values_BGN, total_B, sampling)
+    return jax.lax.cond(jnp.all(sure_B), lambda: least_B, lambda: jnp.where(sure_B, least_B, among_all()))
+
+
+def among_candidates(
+    values_BGN: jax.Array, total_B: jax.Array, sampling: SlotSampling
+) -> tuple[jax.Array, jax.Array]:
+    """The threshold by the blocks with the largest values alone, and whether that is proven [B].
+
+    `total_B` is the sum over all tokens of exp(value - largest value).
+    """
+    top_BC, at_BC = jax.lax.top_k(values_BGN.max(axis=-1), CANDIDATE_BLOCKS)
+    candidates_BCN = jnp.take_along_axis(values_BGN, at_BC[:, :, None], axis=1)
+    return _least(candidates_BCN.reshape(len(total_B), -1), top_BC[:, -1], total_B, sampling)
 
 
 def _least(
