@@ -79,5 +79,9 @@ def changed_setting(stored: Settings, wanted: Settings) -> str:
     for name in dict.fromkeys([*wanted, *stored]):
         before, now = (settings.get(name, AS_BEFORE.get(name)) for settings in (stored, wanted))
         if before != now:
-            return f"{name} {before}, now it is {now}"
+            return f"{name} {_shown(before)}, now it is {_shown(now)}"
     return ""
+
+
+def _shown(value: int | float | str | None) -> str:
+    return "none" if value == "" else str(value)

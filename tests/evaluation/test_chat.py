@@ -13,7 +13,8 @@ from jax_sft.evaluation.chat import Chat
 from jax_sft.evaluation.chat_page import Columns, wrapped
 from jax_sft.evaluation.speaker import Speaker
 from jax_sft.options import ChatOptions
-from jax_sft.study.records import read_completions, read_items
+from jax_sft.study.lines import read_completions
+from jax_sft.study.records import read_items
 from tests.evaluation.tiny import study, unit
 
 OPTIONS = ChatOptions(max_new_tokens=12, context=256)

@@ -28,7 +28,7 @@ def test_units_that_another_sampler_drew_are_known() -> None:
     [
         (Sampling(presence_penalty=0.5), "presence_penalty 0.0, now it is 0.5"),
         (Sampling(frequency_penalty=-1.0), "frequency_penalty 0.0, now it is -1.0"),
-        (Sampling(stop=("\n\n", "é")), 'stop , now it is ["\\n\\n", "é"]'),
+        (Sampling(stop=("\n\n", "é")), 'stop none, now it is ["\\n\\n", "é"]'),
     ],
 )
 def test_later_settings_are_kept_where_they_matter(sampling: Sampling, what: str) -> None:
