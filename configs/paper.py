@@ -9,9 +9,10 @@ What belongs to which table or figure stands in `TABLES`; a plan sums the runs o
 plan, what is not known of the original, and where we depart from it.
 
 The objective, the order of rows, bfloat16 weights and moments and the averaging of the loss over 8 GPUs are
-those of the original trainer, and so is the protocol of the suite `paper`. DATA holds the benchmarks; GPQA,
-HEx-PHI, HaluEval and LiveCodeBench you bring, and errors say where from. Rows come from the hub. The set
-Math-CoT-2.5k was not published: here it is the first 2,560 rows of Math-CoT-20k.
+those of the original trainer, and so is the protocol of the suites. DATA holds the benchmarks; GPQA, HEx-PHI,
+HaluEval, AlpacaEval and LiveCodeBench you bring, and errors say where from. The judges of AlpacaEval and
+TruthfulQA take weights of their own: docs/judges.md. Rows come from the hub. The set Math-CoT-2.5k was not
+published: here it is the first 2,560 rows of Math-CoT-20k.
 """
 
 from typing import NamedTuple
@@ -162,9 +163,11 @@ def study() -> Study:
             for data, schedules in sets.items()
             for schedule in schedules
         ),
-        benchmarks=suite("paper", protocol="paper"),
+        benchmarks=suite("paper", protocol="paper") + suite("paper_judged", protocol="paper"),
         # 32,768 new tokens and the longest prompt.
-        evaluation=EvaluationConfig(slots=128, context=36_864, chunk=64, prefill_rows=16, tensor=2),
+        evaluation=EvaluationConfig(
+            slots=128, context=36_864, chunk=64, prefill_rows=16, tensor=2, penalties=True
+        ),
         tables=TABLES,
         row_tokens=ROW_TOKENS,
     )

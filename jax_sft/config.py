@@ -199,6 +199,8 @@ class BenchmarkConfig:
     """File with the items, for tasks that read one."""
     limit: int = 0
     """Use a fixed subset of this many items; 0 means all."""
+    limit_seed: int = 0
+    """Another subset of as many items for each number."""
     samples: int = 1
     """Completions drawn for each item."""
     max_new_tokens: int = 256

@@ -91,4 +91,21 @@ def test_every_run_is_in_a_table(paper: Study) -> None:
 
 def test_benchmarks_are_by_the_papers_protocol(paper: Study) -> None:
     assert {benchmark.protocol for benchmark in paper.benchmarks} == {"paper"}
-    assert len(paper.benchmarks) >= 10
+    samples = {benchmark.name: benchmark.samples for benchmark in paper.benchmarks}
+    assert samples == {
+        **dict.fromkeys(("math500", "livecodebench", "gpqa"), 3),
+        "aime24": 10,
+        **dict.fromkeys(("mmlu_pro", "ifeval", "hexphi", "truthfulqa", "alpaca_eval"), 1),
+        **{f"halueval_{kind}": 1 for kind in ("qa", "dialogue", "summarization")},
+    }
+
+
+def test_smollm2_over_the_suite_quick() -> None:
+    study = load_study(REPOSITORY / "configs" / "smollm2_quick.py")
+    assert [run.init for run in study.runs] == ["smollm2"]
+    assert [benchmark.name for benchmark in study.benchmarks] == [
+        "gsm8k",
+        "commonsenseqa",
+        "ifeval",
+        "xstest",
+    ]

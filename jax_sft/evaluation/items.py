@@ -46,7 +46,9 @@ def items_of(config: BenchmarkConfig, data_root: str) -> list[Item]:
     if not isinstance(task, GivenRows):
         return load_items(config, data_root)
     source, seed = task.source(config)
-    return subset([task.item_of(row) for row in load_rows(source, seed, data_root)], config.limit)
+    return subset(
+        [task.item_of(row) for row in load_rows(source, seed, data_root)], config.limit, config.limit_seed
+    )
 
 
 def stored_items(study: Study, benchmark: str) -> list[Item]:

@@ -6,6 +6,7 @@ from jax_sft.config import BenchmarkConfig, Group
 from jax_sft.judges.page import Question
 from jax_sft.responses.thinking import visible
 from jax_sft.study.records import Item, Verdict
+from jax_sft.tasks.protocols import asked
 from jax_sft.tasks.tables import table, text
 from jax_sft.tasks.task import Task, register, user
 
@@ -38,7 +39,9 @@ class AlpacaEval(OpenEnded):
         rows = table(config, data_root, "benchmarks/alpaca_eval.json", remedy)
         for number, (where, row) in enumerate(rows, start=1):
             reference = {name: str(row[name]) for name in ("output", "generator", "dataset") if row.get(name)}
-            items.append(Item(f"alpaca-{number}", user(text(row, "instruction", where)), reference))
+            instruction = text(row, "instruction", where)
+            prompt = asked(config, instruction, question=instruction)
+            items.append(Item(f"alpaca-{number}", user(prompt), reference))
         return items
 
     def question(self, item: Item, response: str) -> Question:
@@ -63,7 +66,8 @@ class TruthfulQA(OpenEnded):
                 "best": text(row, "Best Answer", where).strip(),
                 "category": str(row.get("Category", "")),
             }
-            items.append(Item(f"truthfulqa-{number}", user(question), reference))
+            prompt = asked(config, question, question=question)
+            items.append(Item(f"truthfulqa-{number}", user(prompt), reference))
         return items
 
     def question(self, item: Item, response: str) -> Question:

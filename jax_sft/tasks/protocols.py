@@ -80,6 +80,7 @@ TRAPS = (
     ),
     Trap("question_and_options", ("mmlu_pro",), "asking", "headings before the question and its options"),
     Trap("question_answer_wrap", ("ifeval",), "asking", "the prompt stands between Question: and Answer:"),
+    Trap("question_mark", ("truthfulqa",), "asking", "two line breaks and Q: before the question"),
     Trap("judge_instruction", ("halueval",), "asking", "asked as a judge, without steps and without a box"),
     Trap("no_starter_code", ("livecodebench",), "asking", "the starter code of a function is not shown"),
     Trap("private_tests", ("livecodebench",), "asking", "only the private tests are run"),

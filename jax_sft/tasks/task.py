@@ -168,14 +168,15 @@ def load_items(config: BenchmarkConfig, data_root: str) -> list[Item]:
         raise UsageError(f"benchmark {config.name}: holds no items")
     if len({item.id for item in items}) != len(items):
         raise UsageError(f"benchmark {config.name}: item ids repeat")
-    return subset(items, config.limit)
+    return subset(items, config.limit, config.limit_seed)
 
 
-def subset(items: Sequence[Item], limit: int) -> list[Item]:
-    """A fixed choice of `limit` items by a hash of their ids, in order; a smaller one lies in a larger."""
+def subset(items: Sequence[Item], limit: int, seed: int = 0) -> list[Item]:
+    """A choice of `limit` items by a hash of id and seed, in order; a smaller one lies in a larger."""
     if limit <= 0 or limit >= len(items):
         return list(items)
-    ranked = sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())
+    salt = f"{seed} " if seed else ""
+    ranked = sorted(items, key=lambda item: hashlib.sha256(f"{salt}{item.id}".encode()).digest())
     kept = {item.id for item in ranked[:limit]}
     return [item for item in items if item.id in kept]
 

@@ -72,6 +72,14 @@ def test_judged_suites_name_judges_that_there_are(name: str) -> None:
         assert headline in (kind.headline, *directions(judges))
 
 
+def test_a_suite_may_be_by_the_papers_protocol(tmp_path: Path) -> None:
+    for name in ("paper", "paper_judged"):
+        assert {config.protocol for config in suite(name, protocol="paper")} == {"paper"}
+        assert {config.protocol for config in suite(name)} == {"standard"}
+    with pytest.raises(UsageError, match="suite quick: benchmark gsm8k: protocol paper has no task 'gsm8k'"):
+        suite("quick", protocol="paper")
+
+
 def test_a_suite_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "suites.toml"
     path.write_text(OWN)

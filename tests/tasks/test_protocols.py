@@ -133,6 +133,17 @@ def test_the_papers_prompts(tmp_path: Path) -> None:
     )
 
 
+def test_open_questions_are_asked_bare_or_after_a_mark(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"instruction": "Sing."}])
+    assert (
+        first_prompt(BenchmarkConfig("a", "alpaca_eval", path="a.jsonl", protocol="paper"), tmp_path)
+        == "Sing."
+    )
+    write_jsonl(tmp_path / "t.jsonl", [{"Question": "Why?", "Best Answer": "So."}])
+    truthfulqa = BenchmarkConfig("t", "truthfulqa", path="t.jsonl", protocol="paper")
+    assert first_prompt(truthfulqa, tmp_path) == "\n\nQ: Why?"
+
+
 def test_livecodebench_shows_no_starter_and_runs_private_tests_only(tmp_path: Path) -> None:
     tests = [[{"input": place, "output": "3", "testtype": "functional"}] for place in ("1", "2")]
     row = {

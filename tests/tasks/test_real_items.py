@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jax_sft.config import BenchmarkConfig
+from jax_sft.config import BenchmarkConfig, replace
+from jax_sft.errors import UsageError
 from jax_sft.files import read_jsonl
 from jax_sft.study.records import Item
 from jax_sft.tasks.task import get_task, load_items
@@ -26,6 +27,22 @@ def test_gsm8k_reference_solutions_score_one(shared_data: Path) -> None:
         gold = item.reference["answer"]
         for text in (row["answer"], gold, f"\\boxed{{{gold}}}", f"#### ${gold} dollars", f"so {gold}km"):
             assert kind.verdict(item, text, "stop").metrics["accuracy"] == 1, (item.id, text)
+
+
+def test_gsm8k_with_solved_examples(shared_data: Path) -> None:
+    shown = BenchmarkConfig("g", "gsm8k", limit=3, limit_seed=7, options={"shots": 8})
+    items = load_items(shown, str(shared_data))
+    prompt = items[0].messages[0]["content"]
+    assert prompt.startswith("Question: Natalia sold clips to 48 of her friends")
+    assert (prompt.count("Question: "), prompt.count("\n#### ")) == (9, 8)
+    assert prompt.endswith("\nAnswer:")
+    assert "<<" not in prompt
+    plain = load_items(replace(shown, options={}), str(shared_data))
+    assert [item.id for item in plain] == [item.id for item in items]
+    with pytest.raises(UsageError, match="shots 9 is not between 0 and 8"):
+        load_items(replace(shown, options={"shots": 9}), str(shared_data))
+    with pytest.raises(UsageError, match=r"no file .*x.jsonl of examples; copy grade_school_math"):
+        load_items(replace(shown, options={"shots": 1, "examples": "x.jsonl"}), str(shared_data))
 
 
 def test_commonsenseqas_key_scores_one_in_ten_wordings_and_others_keys_at_chance(shared_data: Path) -> None:

@@ -38,7 +38,7 @@ def accuracy(kind: str, item: Item, completion: str) -> tuple[float, bool]:
 
 def test_every_kind_loads_and_an_unknown_one_is_named() -> None:
     for kind in task_modules():
-        assert get_task(kind).higher_is_better
+        assert get_task(kind).headline
     with pytest.raises(UsageError, match=r"unknown task 'poetry'; known: .*commonsenseqa, countdown"):
         get_task("poetry")
 
@@ -51,6 +51,9 @@ def test_a_subset_is_fixed_nested_ordered_and_not_the_first() -> None:
     assert twenty == [item for item in items if item in twenty]
     assert ten != items[:10]
     assert subset(items, 0) == subset(items, 500) == items
+    other, larger = subset(items, 10, seed=1), subset(items, 20, seed=1)
+    assert other != ten
+    assert set(map(id, other)) < set(map(id, larger))
 
 
 @pytest.mark.parametrize("kind", ["gsm8k", "math500", "commonsenseqa", "xstest"])
@@ -87,8 +90,8 @@ def test_malformed_rows_are_named(kind: str, row: dict[str, Any], message: str, 
 def test_an_empty_file_and_an_unknown_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no items"):
         load_items(config("gsm8k", write(tmp_path, "x.jsonl")), str(tmp_path))
-    with pytest.raises(UsageError, match="unknown option 'shots'; known: instruction"):
-        load_items(config("gsm8k", options={"shots": 5}), "")
+    with pytest.raises(UsageError, match="unknown option 'shot'; known: instruction"):
+        load_items(config("gsm8k", options={"shot": 5}), "")
     with pytest.raises(UsageError, match="option size must be int, not 'all'"):
         load_items(config("miniature", options={"size": "all"}), "")
 
