@@ -164,4 +164,6 @@ class JudgeModel:
                     f"AutoModelFor{'SequenceClassification' if self.page.kind == 'score' else 'CausalLM'}"
                     f".from_pretrained({self.spec!r}).save_pretrained(FOLDER), then give model=FOLDER"
                 )
+            elif self.spec == self.page.weights and "the hub" in str(error):
+                remedy = f"; licence: {self.page.licence}"
             raise type(error)(f"judge {self.config.name}: {error}{remedy}") from None

@@ -220,6 +220,16 @@ def test_another_vocabulary_a_lost_tokenizer_and_pickles_are_named(
         sweep(of, ["first"])
 
 
+def test_what_to_accept_for_gated_weights_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(spec: str, _: Any) -> Any:
+        raise UsageError(f"{spec}: neither a folder here nor a model on the hub that you may read")
+
+    monkeypatch.setattr("jax_sft.evaluation.judge_models.local_folder", gated)
+    of = judged(fresh, (), "llama_guard_3")
+    with pytest.raises(UsageError, match=r"judge llama_guard_3: meta-llama/.*Llama 3\.1 Community License"):
+        sweep(of, ["first"])
+
+
 def test_a_response_is_cut_to_what_fits_and_counted(swept: Path, judges: tuple[JudgeConfig, ...]) -> None:
     of = judged(swept, judges, "qwen3guard")
     judging = Judging(of, [(of.benchmarks[0], stored_items(of, "refusals"))])
