@@ -52,12 +52,14 @@ def wait_for(text: str, log: Path) -> None:
         time.sleep(0.02)
 
 
-def test_train_starts_once_and_stop_tells_it_to_save(host: Path) -> None:
-    log = host / "jax_sft" / "train.log"
+@pytest.mark.parametrize("verb", ["train", "sweep"])
+def test_what_runs_is_started_once_and_stop_tells_it_to_end(host: Path, verb: str) -> None:
+    log = host / "jax_sft" / f"{verb}.log"
     words = ("slice", "--zone", "z", "--", "my study.py", "--root", "gs://b")
-    assert "started" in call("train", *words, folder=host).stdout
-    wait_for("train my study.py --root gs://b\n", log)
-    assert "is training already" in call("train", *words, folder=host).stdout
+    assert "started" in call(verb, *words, folder=host).stdout
+    wait_for(f"{verb} my study.py --root gs://b\n", log)
+    for other in ("train", "sweep"):
+        assert f"is at {verb} already" in call(other, *words, folder=host).stdout
     assert call("stop", "slice", "--zone", "z", folder=host).stdout == ""
     wait_for("saved", log)
 
@@ -111,13 +113,21 @@ def test_set_up_again_updates_the_clone_to_a_branch_a_tag_or_a_hash(host: Path, 
     assert "the repository has no commit absent" in done.stderr
 
 
-def test_stop_without_training_says_so(host: Path) -> None:
-    assert "nothing is training" in call("stop", "slice", "--zone", "z", folder=host).stdout
+def test_stop_when_nothing_runs_says_so(host: Path) -> None:
+    assert "nothing is running" in call("stop", "slice", "--zone", "z", folder=host).stdout
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
-    [("set_up", ["repository"]), ("check", []), ("train", ["--", "s.py"]), ("logs", ["1"]), ("stop", [])],
+    [
+        ("set_up", ["repository"]),
+        ("check", []),
+        ("train", ["--", "s.py"]),
+        ("sweep", ["--", "s.py", "--worker", "0/2"]),
+        ("logs", ["1"]),
+        ("logs", ["1", "sweep"]),
+        ("stop", []),
+    ],
 )
 def test_dry_run_shows_the_command(script: str, words: list[str]) -> None:
     done = call(script, "slice", "--zone", "z", "--dry-run", *words)
@@ -139,6 +149,8 @@ def test_options_may_be_written_with_an_equals_sign(monkeypatch: pytest.MonkeyPa
         ("check", [], "name the slice"),
         ("check", ["slice"], "--zone ZONE"),
         ("train", ["slice", "--zone", "z"], "name the study"),
+        ("sweep", ["slice", "--zone", "z"], "name the study"),
+        ("logs", ["slice", "--zone", "z", "0", "chat"], "logs of what? train or sweep, found 'chat'"),
         ("set_up", ["slice", "--zone", "z"], "name the repository"),
         ("stop", ["slice", "--zone", "z", "--dryrun"], "unknown option --dryrun; see stop --help"),
         ("train", ["slice", "--zone", "z", "-n", "--", "s.py"], "unknown option -n; see train --help"),

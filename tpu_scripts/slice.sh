@@ -40,3 +40,16 @@ do_or_show() {
 on_hosts() { # WORKERS COMMAND: run COMMAND with bash on `all` hosts or on one
     do_or_show gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" "${project[@]}" --worker "$1" --command "$2"
 }
+
+start_on_hosts() { # VERB: start `jax-sft VERB` with the words after -- on all hosts, unless one is running
+    [ ${#rest[@]} -ge 1 ] || die "name the study: $(basename "$0") $name --zone $zone -- configs/STUDY.py"
+    local command
+    command=$(printf '%q ' .venv/bin/jax-sft "$1" "${rest[@]}")
+    on_hosts all "cd jax_sft
+for verb in train sweep; do
+    if kill -0 \"\$(cat \$verb.pid 2>/dev/null)\" 2>/dev/null; then echo \"\$(hostname): is at \$verb already\"; exit 0; fi
+done
+JAX_PLATFORMS=tpu JAX_COMPILATION_CACHE_DIR=\$HOME/.cache/jax nohup $command>$1.log 2>&1 </dev/null &
+echo \$! >$1.pid
+echo \"\$(hostname): started\""
+}
