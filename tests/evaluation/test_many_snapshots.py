@@ -21,6 +21,7 @@ from tests.evaluation.tiny import BENCHMARKS, EVALUATION, FIRST, MODEL, completi
 
 WIDER = replace(MODEL, hidden_size=256, mlp_size=1024)
 """1.9 million parameters: a copy of the weights that stays shows beside what else a process takes."""
+COUNT = 100
 MEGABYTE = 1 << 20
 
 
@@ -38,16 +39,16 @@ def held_by_device() -> int:
 
 
 @pytest.mark.slow
-def test_memory_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int = 100) -> None:
+def test_memory_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of 7.6 MB as read; each copy that stayed would be seen in both numbers."""
     schedule = SnapshotConfig(schedule="every 1")
-    data = replace(FIRST.data, rows=8 * count)
+    data = replace(FIRST.data, rows=8 * COUNT)
     run = replace(FIRST, model=WIDER, data=data, snapshots=schedule)
     of = study(tmp_path, runs=(run,), benchmarks=(replace(BENCHMARKS[0], limit=2, max_new_tokens=4),))
     mesh = make_mesh(ParallelismConfig(), jax.devices()[:1])
     monkeypatch.setattr("jax_sft.evaluation.sweep.make_generation_mesh", lambda _: mesh)
     wanted = Engine(WIDER, EVALUATION, (), mesh).abstract_params()
-    steps = list(range(1, count + 1))
+    steps = list(range(1, COUNT + 1))
     weights = [random_params(wanted, seed) for seed in (1, 2)]
     with snapshot_store(write_record(of, run, prepare(of, run), steps)) as store:
         for step in steps:
@@ -63,11 +64,11 @@ def test_memory_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: 
     monkeypatch.setattr(Engine, "load", loaded)
     sweeper = Sweep(of, of.benchmarks, Console(file=io.StringIO()))
     sweeper.generate(sweeper.todo(run, steps))
-    assert len(completion_files(tmp_path)) == len(seen) == count
+    assert len(completion_files(tmp_path)) == len(seen) == COUNT
     # While one answers, the one before is let go of and the next is read, or has been.
     copy = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted))
     on_device = [device for _, device in seen[2:]]
     assert max(on_device) - min(on_device) <= 2 * copy + MEGABYTE
     assert seen[-1][1] <= seen[2][1] + copy
-    early = max(host for host, _ in seen[2 : 2 + count // 4])
+    early = max(host for host, _ in seen[2 : 2 + COUNT // 4])
     assert seen[-1][0] - early < 40 * MEGABYTE + 2 * copy
