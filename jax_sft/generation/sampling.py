@@ -211,16 +211,17 @@ def _reaching(values_BM: jax.Array, weights_BM: jax.Array, target_B: jax.Array) 
     round upwards of the whole, so that the search is sound in floating point too.
     """
 
-    def as_float(ordered_B: jax.Array) -> jax.Array:
-        """Undoes the map of floats to unsigned integers that keeps their order."""
-        top = jnp.uint32(1 << 31)
-        bits_B = jnp.where(ordered_B >= top, ordered_B ^ top, ~ordered_B)
-        return jax.lax.bitcast_convert_type(bits_B, jnp.float32)
-
     def step(i: jax.Array, ordered_B: jax.Array) -> jax.Array:
         tried_B = ordered_B | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
-        reached_B = jnp.where(values_BM >= as_float(tried_B)[:, None], weights_BM, 0.0).sum(axis=-1)
+        counted_BM = values_BM >= _as_float(tried_B)[:, None]
+        reached_B = jnp.where(counted_BM, weights_BM, 0.0).sum(axis=-1)
         return jnp.where(reached_B >= target_B, tried_B, ordered_B)
 
-    found_B = as_float(jax.lax.fori_loop(0, 32, step, jnp.zeros(target_B.shape, jnp.uint32)))
-    return jnp.where(jnp.isnan(found_B), -jnp.inf, found_B)
+    return _as_float(jax.lax.fori_loop(0, 32, step, jnp.zeros(target_B.shape, jnp.uint32)))
+
+
+def _as_float(ordered: jax.Array) -> jax.Array:
+    """Undoes the map of floats to unsigned integers that keeps their order; -inf for all below its own."""
+    top, lowest = jnp.uint32(1 << 31), jnp.uint32(0x007FFFFF)
+    ordered = jnp.maximum(ordered, lowest)
+    return jax.lax.bitcast_convert_type(jnp.where(ordered >= top, ordered ^ top, ~ordered), jnp.float32)

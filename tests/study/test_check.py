@@ -115,3 +115,17 @@ def test_every_size_of_the_evaluation_is_positive_and_further_problems_are_count
     broken = dataclasses.replace(STUDY.runs[0], epochs=0.0, init="")
     with pytest.raises(UsageError, match=r"runs\.base\.epochs: 0.0 is not a number above 0 \(and 1 more\)"):
         validate(replace(STUDY, runs=(broken,)))
+
+
+def test_penalties_need_their_counts_and_a_loop_is_not_short() -> None:
+    penalised = replace(BENCHMARK, sampling=replace(BENCHMARK.sampling, presence_penalty=0.5))
+    with pytest.raises(UsageError, match=r"presence_penalty: needs evaluation.penalties; set it to True"):
+        validate(replace(STUDY, benchmarks=(penalised,)))
+    counting = replace(STUDY.evaluation, penalties=True)
+    assert validate(replace(STUDY, benchmarks=(penalised,), evaluation=counting))
+    for span in (127, 1, -1):
+        with pytest.raises(
+            UsageError, match=rf"loop_tokens: {span} would cut tables and lists; use 0 for none"
+        ):
+            validate(replace(STUDY, evaluation=replace(STUDY.evaluation, loop_tokens=span)))
+    assert validate(replace(STUDY, evaluation=replace(STUDY.evaluation, loop_tokens=0)))

@@ -51,6 +51,14 @@ def test_a_study_survives_json() -> None:
     assert run_from_json(run_to_json(STUDY.runs[1])) == STUDY.runs[1]
 
 
+def test_stop_texts_survive_json_and_an_older_study_has_no_loops_cut() -> None:
+    stopping = replace(STUDY.benchmarks[0], sampling=Sampling(stop=("\n\n", "é")))
+    written = study_to_json(replace(STUDY, benchmarks=(stopping,)))
+    assert study_from_json(written).benchmarks == (stopping,)
+    del written["evaluation"]["loop_tokens"]
+    assert study_from_json(written).evaluation.loop_tokens == 0
+
+
 def test_a_study_may_import_its_neighbours(tmp_path: Path) -> None:
     for name in ("first", "second"):
         folder = tmp_path / name
