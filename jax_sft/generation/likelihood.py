@@ -61,6 +61,13 @@ class Likelihoods:
         """Shapes, types (the compute type) and shardings in which it takes weights."""
         return abstract_params(self.model, self._dtype, self.mesh, GENERATION_RULES)
 
+    def lower(self, rows: int, length: int, branched: bool) -> jax.stages.Lowered:
+        """The program for so many packed rows of a length, traced and lowered for the mesh."""
+        x_RT = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=self._rows)
+        with jax.set_mesh(self.mesh):
+            packed = Rows(x_RT, x_RT, x_RT, x_RT, None)
+            return self._program.lower(self.abstract_params(), packed, x_RT if branched else None)
+
     def load(self, params: Params) -> None:
         """Score with these weights from now on; they lie as `abstract_params` says."""
         self._params = params
