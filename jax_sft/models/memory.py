@@ -135,6 +135,6 @@ class Plain:
         return tuple(copy_pages(layer, from_B, to_B) for layer in layers)
 
 
-def memory_of(platform: str) -> Memory:
-    """The memory that is fastest there."""
-    return RaggedPages() if platform == "tpu" else Plain()
+def memory_of(platform: str, eight_bits: bool = False) -> Memory:
+    """The memory that is fastest there; keys and values in 8 bits are the business of one alone."""
+    return RaggedPages() if platform == "tpu" or eight_bits else Plain()

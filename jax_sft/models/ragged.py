@@ -2,6 +2,9 @@
 
 A layer's pages are one array (see `kernels.paged`), split over data shards and heads. New tokens are written
 into their pages and attended to there, so that decoding and prefill hold nothing beside the pages.
+
+Pages of 8-bit integers have a scale for each channel of a head: the keys' is multiplied into the queries, the
+values' into what comes out, so that the kernel does not know of it. `models.calibration` finds them.
 """
 
 from collections.abc import Callable
@@ -23,10 +26,26 @@ TOKENS = P(BATCH_AXES, None, "tensor", None)
 ROWS = P(BATCH_AXES)
 
 
+HEADS = P("tensor", None)
+
+
+class Scales(NamedTuple):
+    """What each channel of keys and values in 8-bit integers is multiplied by."""
+
+    k_Kd: jax.Array
+    v_Kd: jax.Array
+
+
 class Pool(NamedTuple):
     """Keys and values of one layer."""
 
     kv_PSCd: jax.Array
+    scales: Scales | None = None
+
+
+def pool_spec(pool: Pool) -> Any:
+    """How the mesh splits a layer."""
+    return jax.tree.map(lambda leaf: POOL if leaf.ndim == 4 else HEADS, pool)
 
 
 class NewTokens(NamedTuple):
@@ -41,9 +60,10 @@ class NewTokens(NamedTuple):
     positions of a page + offset. Nowhere where there is no such place."""
 
     def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, Pool]:
-        specs = TOKENS, TOKENS, TOKENS, POOL, ROWS, ROWS, ROWS
+        pool = pool_spec(self.pool)
+        specs = TOKENS, TOKENS, TOKENS, pool, ROWS, ROWS, ROWS
         given = q_BTHd, k_BTKd, v_BTKd, self.pool, self.table_BN, self.start_B, self.place_BX
-        return split_over(_attend, specs, (TOKENS, POOL))(*given)
+        return split_over(_attend, specs, (TOKENS, pool))(*given)
 
 
 def _attend(
@@ -58,21 +78,32 @@ def _attend(
     (B, T, H, d), K = q_BTHd.shape, k_BTKd.shape[2]
     pages, S, *row = kv_shape = pool.kv_PSCd.shape
     kernel = platform() == "tpu"
+    q_BTHd = q_BTHd * d**-0.5
+    if (scales := pool.scales) is not None:
+        q_BTHd = of_channels(q_BTHd, scales.k_Kd)
+        k_BTKd, v_BTKd = of_channels(k_BTKd, 1 / scales.k_Kd), of_channels(v_BTKd, 1 / scales.v_Kd)
     new_NCd = paged.combine(k_BTKd.reshape(B * T, K, d), v_BTKd.reshape(B * T, K, d), pool.kv_PSCd)
     # One token is a row of the pool seen token by token, more of them are whole pages.
     unit = (pages * S, *row) if T == 1 else kv_shape
     rows_Xr = new_NCd.reshape(-1, *unit[1:])
     written = paged.write_rows(pool.kv_PSCd.reshape(unit), rows_Xr, place_BX.reshape(-1), kernel)
-    pool = Pool(written.reshape(kv_shape))
+    pool = Pool(written.reshape(kv_shape), scales)
     rows = paged.Ragged(
         lengths_B=start_B + T,
         table_BJ=jnp.clip(table_BN, 0, pages - 1),
         starts_S=jnp.arange(B + 1, dtype=jnp.int32) * T,
         count_1=jnp.full(1, B, jnp.int32),
     )
-    q_NHd = q_BTHd.reshape(B * T, H, d) * d**-0.5
     attend = paged.attend_pages if kernel else paged.attend_pages_plainly
-    return attend(q_NHd, pool.kv_PSCd, rows, K).reshape(B, T, H, d), pool
+    out_BTHd = attend(q_BTHd.reshape(B * T, H, d), pool.kv_PSCd, rows, K).reshape(B, T, H, d)
+    return out_BTHd if scales is None else of_channels(out_BTHd, scales.v_Kd), pool
+
+
+def of_channels(x_BTHd: jax.Array, scale_Kd: jax.Array) -> jax.Array:
+    """`x` with each channel of its heads scaled; several heads may share one of the K."""
+    B, T, H, d = x_BTHd.shape
+    scaled = x_BTHd.reshape(B, T, -1, H // scale_Kd.shape[0], d) * scale_Kd[None, None, :, None]
+    return scaled.reshape(B, T, H, d).astype(x_BTHd.dtype)
 
 
 class RaggedDesk(NamedTuple):
@@ -103,10 +134,12 @@ class RaggedPages:
     def empty(self, config: ModelConfig, pages: int, page: int, dtype: Any) -> "Layers":
         tensor = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
         shape = paged.page_shape(pages, page, config.num_kv_heads, config.head_dim, dtype, tensor)
-        return tuple(Pool(jnp.zeros(shape, dtype)) for _ in range(config.num_layers))
+        ones = jnp.ones((config.num_kv_heads, config.head_dim), jnp.float32)
+        scales = Scales(ones, ones) if jnp.issubdtype(dtype, jnp.integer) else None
+        return tuple(Pool(jnp.zeros(shape, dtype), scales) for _ in range(config.num_layers))
 
     def spec(self, layers: "Layers") -> Any:
-        return jax.tree.map(lambda _: POOL, layers)
+        return tuple(pool_spec(layer) for layer in layers)
 
     def prompts(self, layers: "Layers", orders: "Orders") -> list[NewTokens]:
         start_R = orders.start_R.astype(jnp.int32)
@@ -121,7 +154,8 @@ class RaggedPages:
         def copied(pool: Pool, from_B: jax.Array, to_B: jax.Array) -> Pool:
             kv_PSCd = pool.kv_PSCd
             rows = kv_PSCd[jnp.clip(from_B, 0, kv_PSCd.shape[0] - 1)]
-            return Pool(paged.write_rows(kv_PSCd, rows, to_B, platform() == "tpu"))
+            return pool._replace(kv_PSCd=paged.write_rows(kv_PSCd, rows, to_B, platform() == "tpu"))
 
-        split: Callable[..., Pool] = split_over(copied, (POOL, ROWS, ROWS), POOL)
+        spec = pool_spec(layers[0])
+        split: Callable[..., Pool] = split_over(copied, (spec, ROWS, ROWS), spec)
         return tuple(split(layer, from_B, to_B) for layer in layers)
