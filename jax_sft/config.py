@@ -236,6 +236,11 @@ class EvaluationConfig:
     """Tokens of a prompt prefilled at once, a multiple of `page_size`; 0: what suits the platform."""
     page_size: int = 0
     """Positions of a page of the key/value memory, a power of two; 0: what suits platform and context."""
+    kv_dtype: Literal["same", "int8", "float8_e5m2", "float8_e4m3fn"] = "same"
+    """Of keys and values in pages: as computed, or in 8 bits, twice as many sequences in half the bytes. int8
+    has scales found from the weights; e5m2 is the fp8 of v6e, e4m3fn that of tpu7x."""
+    weight_dtype: Literal["same", "int8"] = "same"
+    """Of the weights while generating: int8 reads half the bytes, a scale for each output channel."""
     pages: int = 0
     """Pages of the key/value memory, all devices together; 0: as many as all slots need to be full."""
     tensor: int = 1

@@ -25,6 +25,8 @@ AS_BEFORE: Settings = {
     "protocol": "standard",
     "loop_tokens": 0,
     "backend": OURS,
+    "kv_dtype": "same",
+    "weight_dtype": "same",
 }
 """What a record means that does not name a setting."""
 
@@ -50,6 +52,8 @@ def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig, backend
         "protocol": benchmark.protocol,
         "loop_tokens": loop_tokens(benchmark, evaluation),
         "backend": backend,
+        "kv_dtype": evaluation.kv_dtype,
+        "weight_dtype": evaluation.weight_dtype,
     }
     return {
         "max_new_tokens": benchmark.max_new_tokens,

@@ -10,6 +10,7 @@ which pages is `schedule`'s business.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -35,9 +36,10 @@ from jax_sft.generation.slots import (
     slot_shardings,
 )
 from jax_sft.generation.watch import Watch
+from jax_sft.generation.weights import abstract_as_used, as_used, formats
 from jax_sft.models import Params
-from jax_sft.models.decoder import part_layers
-from jax_sft.models.memory import Orders, memory_of
+from jax_sft.models.calibration import calibrate
+from jax_sft.models.memory import Layers, Orders, memory_of
 from jax_sft.models.params import abstract_params, check_whole
 from jax_sft.sharding import GENERATION_RULES, batch_sharding, replicated, shardings_of
 
@@ -51,17 +53,18 @@ class Engine:
         """Nothing is compiled yet. UsageError when pages and contexts do not fit one another."""
         self.model, self.evaluation, self.stop_ids, self.mesh = model, evaluation, stop_ids, mesh
         platform = mesh.devices.flat[0].platform
-        self.memory = memory_of(platform)
+        self.memory = memory_of(platform, eight_bits=evaluation.kv_dtype != "same")
         self.shape = shape_of(
             evaluation, platform, mesh.shape["replica"] * mesh.shape["fsdp"], self.memory.units
         )
-        self._parted = platform == "cpu"
         self.ahead = 0 if platform == "cpu" else 1
         """Chunks that the device is given before the one before them is looked at: it goes on while the host
         works, and a slot that ended is refilled a chunk later. Nothing is gained where both are a CPU."""
         self.decode_compilations = 0
         """Times the decode program was traced; 1 after any number of snapshots."""
         self._params: Params | None = None
+        self._scales: tuple[Any, ...] = ()
+        """Of keys and values in 8-bit integers, on the host."""
         self.schedule: Schedule | None = None
         """Of the requests that are being answered, or were last."""
         self._compile()
@@ -71,7 +74,7 @@ class Engine:
         dtype = jnp.dtype(self.evaluation.compute_dtype)
         how = Decoding(self.model, self.memory, dtype, self.shape.chunk, self.stop_ids)
         in_slots = shardings_of(self.abstract_slots())
-        in_params = shardings_of(self._abstract_ready())
+        in_params = formats(self._abstract_ready(), self.mesh.devices.flat[0].platform)
         whole, self._rows = replicated(self.mesh), batch_sharding(self.mesh)
 
         def counted_decode(params: Params, slots: Slots, turn: Turn) -> tuple[Slots, Chunk]:
@@ -84,6 +87,7 @@ class Engine:
         def copy(slots: Slots, from_B: jax.Array, to_B: jax.Array) -> Slots:
             return Slots(self.memory.copy(slots.layers, from_B, to_B), slots.progress)
 
+        self._calibrate = jax.jit(lambda params: calibrate(params, self.model, dtype))
         self._ready = jax.jit(self._as_used, out_shardings=in_params)
         self._empty = jax.jit(self._make_slots, out_shardings=in_slots)
         self._decode = jax.jit(
@@ -113,14 +117,11 @@ class Engine:
         return abstract_params(self.model, dtype, self.mesh, GENERATION_RULES)
 
     def _as_used(self, params: Params) -> Params:
-        return part_layers(params, self.model) if self._parted else params
+        return as_used(params, self.model, self.evaluation.weight_dtype)
 
     def _abstract_ready(self) -> Params:
         """The weights as the programs take them."""
-        if not self._parted:
-            return self.abstract_params()
-        with jax.set_mesh(self.mesh):
-            return jax.jit(self._as_used).lower(self.abstract_params()).out_info
+        return abstract_as_used(self.abstract_params(), self.model, self.evaluation.weight_dtype)
 
     def abstract_slots(self) -> Slots:
         """Shapes, types and shardings of what the device holds of all slots."""
@@ -133,10 +134,18 @@ class Engine:
         )
 
     def _make_slots(self) -> Slots:
-        dtype = jnp.dtype(self.evaluation.compute_dtype)
+        kv_dtype = self.evaluation.kv_dtype
+        dtype = jnp.dtype(self.evaluation.compute_dtype if kv_dtype == "same" else kv_dtype)
         counted = self.model.vocab_size if self.evaluation.penalties else 0
         layers = self.memory.empty(self.model, self.shape.pages, self.shape.page, dtype)
         return Slots(layers, empty_progress(self.shape.slots, counted))
+
+    def _scaled(self, layers: Layers) -> Layers:
+        """Empty layers with the scales that the weights have."""
+        return tuple(
+            layer._replace(scales=jax.device_put(scales, shardings_of(layer.scales)))
+            for layer, scales in zip(layers, self._scales, strict=True)
+        )
 
     def lower_decode(self) -> jax.stages.Lowered:
         """The decode program, traced and lowered for the engine's mesh."""
@@ -156,6 +165,8 @@ class Engine:
         check_whole(params, self.abstract_params())
         with jax.set_mesh(self.mesh):
             self._params = self._ready(params)
+            if self.evaluation.kv_dtype == "int8":
+                self._scales = jax.device_get(self._calibrate(self._params))
 
     def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
         """Each request with its completion, in the order in which they end.
@@ -180,6 +191,8 @@ class Engine:
         chunks = deque[Chunk]()
         with jax.set_mesh(self.mesh):
             slots = self._empty()
+            if self._scales:
+                slots = replace(slots, layers=self._scaled(slots.layers))
         while schedule.unfinished:
             plan = schedule.plan()
             with jax.set_mesh(self.mesh):

@@ -5,6 +5,7 @@ product is that of the integers in the compute type, which hold them exactly, ti
 reads of such a matrix is half of bfloat16's bytes.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -52,10 +53,13 @@ def quantise(matrix: jax.Array, summed: tuple[int, ...]) -> Quantised:
     return Quantised(values, jnp.squeeze(scale, summed))
 
 
-def quantise_weights(params: Params) -> Params:
+def quantise_weights(
+    params: Params, quantise: Callable[[Any, tuple[int, ...]], Quantised] = quantise
+) -> Params:
     """A decoder's parameters with all matrices in 8 bits; norms, biases and a reward's head stay as they are.
 
-    Layers are stacked. The embedding has a scale for each token, as a row of it and as a tied head's channel.
+    Layers are stacked; `quantise` does it to each matrix. The embedding has a scale for each token, as a row
+    of it and as a tied head's channel.
     """
 
     def of_path(path: Any, leaf: jax.Array) -> Any:
