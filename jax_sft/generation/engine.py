@@ -25,6 +25,7 @@ from jax_sft.generation.sampling import completion_key, penalises, slot_sampling
 from jax_sft.generation.schedule import Plan, Schedule, check
 from jax_sft.generation.sequences import Landed
 from jax_sft.generation.shapes import shape_of
+from jax_sft.generation.shards import empty_prefill
 from jax_sft.generation.slots import (
     Chunk,
     Decoding,
@@ -74,7 +75,7 @@ class Engine:
         dtype = jnp.dtype(self.evaluation.compute_dtype)
         how = Decoding(self.model, self.memory, dtype, self.shape.chunk, self.stop_ids)
         in_slots = shardings_of(self.abstract_slots())
-        in_params = formats(self._abstract_ready(), self.mesh.devices.flat[0].platform)
+        in_params = formats(self.abstract_ready(), self.mesh.devices.flat[0].platform)
         whole, self._rows = replicated(self.mesh), batch_sharding(self.mesh)
 
         def counted_decode(params: Params, slots: Slots, turn: Turn) -> tuple[Slots, Chunk]:
@@ -119,7 +120,7 @@ class Engine:
     def _as_used(self, params: Params) -> Params:
         return as_used(params, self.model, self.evaluation.weight_dtype)
 
-    def _abstract_ready(self) -> Params:
+    def abstract_ready(self) -> Params:
         """The weights as the programs take them."""
         return abstract_as_used(self.abstract_params(), self.model, self.evaluation.weight_dtype)
 
@@ -158,7 +159,16 @@ class Engine:
             make_turn(nothing, B, 0),
         )
         with jax.set_mesh(self.mesh):
-            return self._decode.lower(self._abstract_ready(), self.abstract_slots(), turn)
+            return self._decode.lower(self.abstract_ready(), self.abstract_slots(), turn)
+
+    def lower_prefill(self) -> jax.stages.Lowered:
+        """The prefill program, as `lower_decode`."""
+        orders = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._rows),
+            Orders(*map(jnp.asarray, empty_prefill(self.shape))),
+        )
+        with jax.set_mesh(self.mesh):
+            return self._prefill.lower(self.abstract_ready(), self.abstract_slots(), orders)
 
     def load(self, params: Params) -> None:
         """Decode with these weights from now on; UsageError unless they are as `abstract_params` says."""

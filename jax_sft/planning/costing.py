@@ -8,24 +8,24 @@ from importlib import resources
 from pathlib import Path
 
 from jax_sft.checkpoints.store import STATES_KEPT
-from jax_sft.config import Run, Study
-from jax_sft.errors import JaxSftError, UsageError
+from jax_sft.config import Run
+from jax_sft.errors import UsageError
 from jax_sft.files import home
-from jax_sft.generation.shapes import fill_ways
 from jax_sft.models.kernels.splash import block_size
 from jax_sft.models.size import model_flops
 from jax_sft.models.vocabulary import chunk_length
 from jax_sft.options import HBM_SHARE, TIMEOUT
 from jax_sft.planning.compiling import Facts, compile_facts
-from jax_sft.planning.programs import decode_program, train_program
+from jax_sft.planning.programs import train_program
 from jax_sft.planning.roofline import (
     Roofline,
     attention_flops,
     mfu,
     roofline,
 )
+from jax_sft.planning.sweeping import SweepPlan
 from jax_sft.planning.topologies import Topology
-from jax_sft.planning.workload import SweepWorkload, Workload
+from jax_sft.planning.workload import Workload
 from jax_sft.sharding import axis_sizes
 from jax_sft.training.sizes import snapshot_bytes, state_size
 
@@ -112,23 +112,6 @@ class TrainPlan:
 
 
 @dataclass(frozen=True)
-class SweepPlan:
-    """The sweep of one snapshot on a slice; `bound` and `serial` in seconds for all its completions."""
-
-    facts: Facts
-    roofline: Roofline
-    """Of one token in every slot."""
-    slots: int
-    work: SweepWorkload
-    fits: bool
-
-    @property
-    def token_steps(self) -> float:
-        """Times the decode step runs while all slots are busy."""
-        return self.work.tokens / self.slots
-
-
-@dataclass(frozen=True)
 class RunPlan:
     """All of a run on a slice, or why there is no plan of it."""
 
@@ -157,9 +140,9 @@ class RunPlan:
         if self.train is not None:
             low, high = (self.train.work.total_steps * each for each in (self.train.bound, self.train.serial))
             if self.sweep is not None:
-                steps = self.train.work.snapshots * self.sweep.token_steps
-                low += steps * self.sweep.roofline.bound
-                high += steps * self.sweep.roofline.serial
+                sweep_low, sweep_high = self.sweep.seconds()
+                low += self.train.work.snapshots * sweep_low
+                high += self.train.work.snapshots * sweep_high
         return low / 3600, high / 3600
 
     def chip_hours(self) -> tuple[float, float]:
@@ -224,23 +207,3 @@ def _train_roofline(
     block = block_size(local_length) or local_length
     kernels = attention_flops(run.model, work.pairs / rows, length, block, mesh["tensor"] * mesh["sequence"])
     return roofline(facts.cost.total((mean, chunks)), topology, kernels)
-
-
-def plan_sweep(
-    study: Study, run: Run, work: SweepWorkload, topology: Topology, settings: Settings
-) -> SweepPlan | None:
-    """Compile the engine's decode step; None when the study draws nothing."""
-    if not work.completions:
-        return None
-    evaluation = study.evaluation
-    facts = compile_facts(decode_program(run, topology, evaluation), settings.cache, settings.timeout)
-    if facts.cost is None:
-        raise JaxSftError(
-            f"run {run.name}: the decode step of {topology.label} needs {facts.peak / 2**30:.1f} GiB, "
-            f"there are {topology.hbm_bytes / 2**30:.1f}: raise evaluation.tensor or lower evaluation.slots"
-        )
-    whole = roofline(facts.cost.total((evaluation.chunk,)), topology, {})
-    fits = facts.peak <= settings.hbm_share * topology.hbm_bytes
-    per_token = Roofline(**{name: value / evaluation.chunk for name, value in vars(whole).items()})
-    slots = fill_ways(evaluation.slots, topology.devices // evaluation.tensor)
-    return SweepPlan(facts, per_token, slots, work, fits)

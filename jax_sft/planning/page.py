@@ -7,6 +7,7 @@ import altair as alt
 from jax_sft.pages.page import page_templates
 from jax_sft.pages.style import GREY, INK, PALETTE, draw, panel
 from jax_sft.planning.costing import RunPlan
+from jax_sft.planning.sweeping import SweepPlan
 from jax_sft.planning.tables import COLUMNS, GIB, StudyPlan, notes, row, settings_text
 
 MEMORY = ("parameters", "optimizer", "activations and temporaries")
@@ -58,12 +59,23 @@ def details(plan: RunPlan) -> list[tuple[str, str]]:
         lines.append(
             (
                 "sweep of a snapshot",
-                f"{sweep.work.completions:,} completions, {sweep.work.tokens:,.0f} tokens in {sweep.slots} "
-                f"slots; at least {sweep.roofline.bound * 1e3:.2f} ms a token of every slot "
-                f"({sweep.roofline.limit}), peak {sweep.facts.peak / GIB:.1f} GiB; prefill not counted",
+                sweep_text(sweep, plan.topology.chips),
             )
         )
     return lines + [("tried", each) for each in plan.tried]
+
+
+def sweep_text(sweep: SweepPlan, chips: int) -> str:
+    """A snapshot's sweep in a sentence."""
+    slow, fast = (rate / chips for rate in sweep.tokens_per_second)
+    return (
+        f"{sweep.work.completions:,} completions, {sweep.work.tokens:,.0f} tokens, {sweep.sequences:,.0f} "
+        f"sequences of {sweep.live:,.0f} positions at once; a token of each takes at least "
+        f"{sweep.decode.bound * 1e3:.2f} ms ({sweep.decode.limit}; {sweep.useful:.0%} of the bytes are "
+        f"weights or alive): {slow:,.0f}-{fast:,.0f} tokens/s a chip; a prefill of "
+        f"{sweep.prefill_tokens:,} tokens {sweep.prefill.bound * 1e3:.1f} ms; peak "
+        f"{sweep.facts.peak / GIB:.1f} GiB"
+    )
 
 
 def figure(plan: StudyPlan) -> dict[str, Any]:

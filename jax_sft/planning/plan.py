@@ -11,10 +11,11 @@ from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import write_atomically, write_json
 from jax_sft.options import PlanOptions
-from jax_sft.planning.costing import RunPlan, Settings, load_prices, plan_sweep, plan_training
+from jax_sft.planning.costing import RunPlan, Settings, load_prices, plan_training
 from jax_sft.planning.page import render
 from jax_sft.planning.search import search
 from jax_sft.planning.sums import sums_json, sums_table, table_sums
+from jax_sft.planning.sweeping import plan_sweep
 from jax_sft.planning.tables import TERMINAL_WIDTH, StudyPlan, as_json, notes, terminal_table
 from jax_sft.planning.topologies import Topology, parse_topology
 from jax_sft.planning.workload import (
@@ -94,8 +95,8 @@ class _Planner:
         try:
             plan = self._trained(plan)
             if plan.train is not None and plan.train.rooflines:
-                self._say("compiling decode")
-                made = plan_sweep(self.study, plan.run, sweep, self.topology, self.settings)
+                self._say("compiling decode and prefill")
+                made = plan_sweep(plan.run, self.study.evaluation, sweep, self.topology, self.settings)
                 plan = replace(plan, sweep=made)
         except JaxSftError as error:
             plan = replace(plan, problem=str(error))

@@ -1,4 +1,4 @@
-"""The two programs that a plan compiles, traced over a slice that is not there: train step and decode."""
+"""What a plan compiles, traced over a slice that is not there: train step, decode and prefill."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from jax_sft.study.document import run_from_json, run_to_json
 from jax_sft.training.placement import abstract_batch, check_batch
 from jax_sft.training.step import abstract_state, compile_step
 
-Kind = Literal["train", "decode"]
+Kind = Literal["train", "decode", "prefill"]
 TOTAL_STEPS = 1000
 """Stands in for the run's number of steps: a constant of the program that changes nothing measured."""
 
@@ -73,10 +73,12 @@ def train_program(run: Run, topology: Topology, row_length: int, micro_batches: 
     return Program("train", replace(kept, data=data), topology, micro_batches)
 
 
-def decode_program(run: Run, topology: Topology, evaluation: EvaluationConfig) -> Program:
-    """The decode step of the engine that sweeps a run's snapshots."""
+def engine_program(
+    kind: Literal["decode", "prefill"], run: Run, topology: Topology, evaluation: EvaluationConfig
+) -> Program:
+    """A program of the engine that sweeps a run's snapshots."""
     kept = replace(evaluation, seed=0, workers=1)
-    return Program("decode", Run(name="plan", model=run.model), topology, evaluation=kept)
+    return Program(kind, Run(name="plan", model=run.model), topology, evaluation=kept)
 
 
 def mesh_of(program: Program, devices: list[Any]) -> Mesh:
@@ -92,7 +94,7 @@ def lower(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     The bytes are those on one device, of parameters, optimizer and key/value cache. UsageError when mesh,
     model and batch do not fit one another.
     """
-    return _lower_train(program, mesh) if program.kind == "train" else _lower_decode(program, mesh)
+    return _lower_train(program, mesh) if program.kind == "train" else _lower_engine(program, mesh)
 
 
 def _lower_train(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
@@ -106,11 +108,12 @@ def _lower_train(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     return lowered, {"parameters": _held(wanted.params), "optimizer": _held(wanted.opt_state)}
 
 
-def _lower_decode(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
+def _lower_engine(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     assert program.evaluation is not None
     engine = Engine(program.run.model, program.evaluation, (0,), mesh)
-    wanted, slots = engine.abstract_params(), engine.abstract_slots()
-    return engine.lower_decode(), {"parameters": _held(wanted), "cache": _held(slots.layers)}
+    wanted, slots = engine.abstract_ready(), engine.abstract_slots()
+    lowered = engine.lower_decode() if program.kind == "decode" else engine.lower_prefill()
+    return lowered, {"parameters": _held(wanted), "cache": _held(slots.layers)}
 
 
 def _held(tree: Any) -> int:

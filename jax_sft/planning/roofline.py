@@ -35,6 +35,8 @@ class Roofline:
     host_bytes: float
     """Between the device and its host."""
     host_seconds: float
+    elementwise_seconds: float = 0.0
+    """Of the vector units; counted while generating alone."""
 
     @property
     def parts(self) -> dict[str, float]:
@@ -45,7 +47,7 @@ class Roofline:
             "interconnect": self.ici_seconds,
             "data centre network": self.dcn_seconds,
             "host": self.host_seconds,
-        }
+        } | ({"elementwise": self.elementwise_seconds} if self.elementwise_seconds else {})
 
     @property
     def bound(self) -> float:

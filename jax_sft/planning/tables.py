@@ -188,9 +188,14 @@ def as_json(plan: RunPlan) -> dict[str, Any]:
             value["storage_bytes"] = plan.storage()
     if plan.sweep is not None:
         value["decode"] = {
-            "slots": plan.sweep.slots,
+            "sequences": plan.sweep.sequences,
+            "live_positions": plan.sweep.live,
             "memory": dict(plan.sweep.facts.memory),
-            "roofline_of_a_token": vars(plan.sweep.roofline),
+            "roofline_of_a_token": vars(plan.sweep.decode),
+            "roofline_of_a_prefill": vars(plan.sweep.prefill),
+            "share_of_weights_and_living_positions": plan.sweep.useful,
+            "tokens_per_second": plan.sweep.tokens_per_second,
+            "seconds_of_a_snapshot": plan.sweep.seconds(),
             "completions": plan.sweep.work.completions,
             "tokens": plan.sweep.work.tokens,
         }

@@ -131,11 +131,13 @@ class SweepWorkload:
     """Benchmarks whose items are not at hand: they are left out."""
     items: Mapping[str, int] = field(default_factory=dict)
     """Of each other benchmark."""
+    live: float = 0.0
+    """New tokens of a completion that are there when one of them is drawn, on the mean over all of them."""
 
 
 def sweep_workload(study: Study, completion_share: float = 1.0) -> SweepWorkload:
     """Completions and their tokens, summed over the study's benchmarks."""
-    completions, prompts, tokens, unknown = 0, 0, 0.0, []
+    completions, prompts, tokens, before, unknown = 0, 0, 0.0, 0.0, []
     known: dict[str, int] = {}
     for benchmark in study.benchmarks:
         if get_task(benchmark.task).ask == "likelihood":
@@ -147,8 +149,10 @@ def sweep_workload(study: Study, completion_share: float = 1.0) -> SweepWorkload
         known[benchmark.name] = items
         prompts += items
         completions += items * benchmark.samples
-        tokens += items * benchmark.samples * benchmark.max_new_tokens * completion_share
-    return SweepWorkload(completions, prompts, tokens, tuple(unknown), known)
+        length = benchmark.max_new_tokens * completion_share
+        tokens += items * benchmark.samples * length
+        before += items * benchmark.samples * length * length / 2
+    return SweepWorkload(completions, prompts, tokens, tuple(unknown), known, before / max(tokens, 1))
 
 
 def _items(benchmark: BenchmarkConfig, data_root: str) -> int | None:

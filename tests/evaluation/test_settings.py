@@ -23,6 +23,13 @@ def test_units_that_another_sampler_drew_are_known() -> None:
     assert changed_setting(now, now) == ""
 
 
+def test_bits_are_kept_where_they_are_fewer() -> None:
+    eight = replace(EVALUATION, kv_dtype="int8", weight_dtype="int8")
+    before, after = drawn_with(GREEDY, EVALUATION), drawn_with(GREEDY, eight)
+    assert after == before | {"kv_dtype": "int8", "weight_dtype": "int8"}
+    assert changed_setting(before, after) == "kv_dtype same, now it is int8"
+
+
 @pytest.mark.parametrize(
     ("sampling", "what"),
     [

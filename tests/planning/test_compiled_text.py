@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jax_sft.config import DataConfig, EvaluationConfig, ModelConfig, ParallelismConfig, Run
-from jax_sft.planning.programs import Program, decode_program, lower, mesh_of, train_program
+from jax_sft.planning.programs import Program, engine_program, lower, mesh_of, train_program
 from jax_sft.planning.topologies import parse_topology
 from tests.planning.compiler import compile_lowered
 
@@ -94,8 +94,13 @@ def test_weights_are_gathered_a_layer_at_a_time_and_by_gathering(
 def test_decoding_holds_the_cache_once(libtpu: Any) -> None:
     """No copy of it in another layout, at the edges of the loop or inside."""
     evaluation = EvaluationConfig(slots=64, context=4096, chunk=8)
-    decode = compile_program(decode_program(RUN, V5E, evaluation), libtpu(V5E))
+    decode = compile_program(engine_program("decode", RUN, V5E, evaluation), libtpu(V5E))
     cache = 2 * LAYERS * 64 * 4096 * 2 * 128 * 2 // V5E.devices
     memory = decode.memory_analysis()
+    text = decode.as_text()
+    assert "ragged_paged_attention" in text
+    pool = re.escape(f"[{64 * 4096 // 128 // V5E.devices},128,4,128]")
+    assert re.search(pool, text)
+    assert not re.search(rf"= \w+{pool}\S* (copy|copy-start|transpose|fusion)\(", text)
     assert memory.argument_size_in_bytes > cache
     assert memory.temp_size_in_bytes < cache / 4

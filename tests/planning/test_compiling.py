@@ -10,7 +10,7 @@ from jax_sft.config import EvaluationConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.planning import compiling, worker
 from jax_sft.planning.compiling import cache_folder, compile_facts
-from jax_sft.planning.programs import Program, decode_program, train_program
+from jax_sft.planning.programs import Program, engine_program, train_program
 from jax_sft.planning.topologies import parse_topology
 from tests.planning.fakes import RUN
 
@@ -29,13 +29,13 @@ def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
 
 
 def test_a_program_survives_json_and_forgets_what_does_not_matter() -> None:
-    decode = decode_program(RUN, V5E, EvaluationConfig(seed=3))
+    decode = engine_program("decode", RUN, V5E, EvaluationConfig(seed=3))
     for program in (TRAIN, decode):
         assert Program.from_json(program.to_json()) == program
     other = replace(RUN, name="other", seed=9, optimizer=replace(RUN.optimizer, learning_rate=0.5))
     assert train_program(other, V5E, 1024, 2) == TRAIN
     assert train_program(replace(RUN, remat="minimal"), V5E, 1024, 2) != TRAIN
-    assert decode_program(other, V5E, EvaluationConfig()) == decode
+    assert engine_program("decode", other, V5E, EvaluationConfig()) == decode
 
 
 def test_a_compiler_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ OPTIONS = PlanOptions(chips=("v5e:4", "v5p:8"), row_tokens=512)
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> FakeCompiler:
     made = FakeCompiler({"none": 40.0})
-    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", made)
+    for module in ("costing", "sweeping"):
+        monkeypatch.setattr(f"jax_sft.planning.{module}.compile_facts", made)
     return made
 
 
@@ -65,9 +66,12 @@ def test_hours_and_dollars_are_steps_times_their_bound(compiler: FakeCompiler, t
     assert train["total_steps"] == 8
     # 32 rows of 512 tokens: two to a packed row, two micro-batches of 8; 16e12 FLOPs each, by the fake.
     assert train["bound"] == pytest.approx(2 * 15e12 / 197e12)
-    assert (decode["slots"], decode["tokens"]) == (8, 20 * 64)
-    token = decode["roofline_of_a_token"]["compute_seconds"]
-    seconds = 8 * train["bound"] + 2 * 20 * 64 / 8 * token
+    assert (decode["sequences"], decode["tokens"]) == (8, 20 * 64)
+    # All 8 slots are held: contexts are 256 positions, and memory is for as many.
+    sweep = decode["seconds_of_a_snapshot"][0]
+    token, call = (decode[f"roofline_of_a_{of}"]["compute_seconds"] for of in ("token", "prefill"))
+    assert sweep == pytest.approx(20 * 64 / 8 * token + 10 * 256 / (8 * 256) * call)
+    seconds = 8 * train["bound"] + 2 * sweep
     assert plan["hours"][0] == pytest.approx(seconds / 3600)
     assert plan["chip_hours"][0] == pytest.approx(4 * seconds / 3600)
     assert plan["dollars"][0] == pytest.approx(1.2 * 4 * seconds / 3600)

@@ -22,7 +22,8 @@ def work_of(run: Any) -> Any:
 
 
 def find(monkeypatch: pytest.MonkeyPatch, compiler: Any, most: int = 100) -> Any:
-    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", compiler)
+    for module in ("costing", "sweeping"):
+        monkeypatch.setattr(f"jax_sft.planning.{module}.compile_facts", compiler)
     # Guesses of time must not end the search before all has been looked at.
     monkeypatch.setattr(searching, "estimate_seconds", lambda *args: 0.0)
     return search(RUN, work_of, V5E, Settings(), most)
@@ -93,7 +94,8 @@ def test_settings_too_big_by_far_are_not_compiled() -> None:
 
 def test_the_more_did_not_fit_the_smaller_are_those_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = FakeCompiler(dict.fromkeys(searching.KEEPS[1:], 15.7))
-    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", compiler)
+    for module in ("costing", "sweeping"):
+        monkeypatch.setattr(f"jax_sft.planning.{module}.compile_facts", compiler)
     sizes = dict(zip(searching.KEEPS, (8e9, 13e9, 13.5e9, 14e9, 14.5e9, 15e9), strict=True))
     # The more is kept the faster; what each needs is underestimated.
     speed = {remat: float(-place) for place, remat in enumerate(searching.KEEPS)}

@@ -18,7 +18,8 @@ def test_tables_are_summed_and_rows_are_as_long_as_the_study_expects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compiler = FakeCompiler({"none": 200.0})
-    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", compiler)
+    for module in ("costing", "sweeping"):
+        monkeypatch.setattr(f"jax_sft.planning.{module}.compile_facts", compiler)
     runs = [replace(RUN, name=name) for name in ("a_long", "b_long", "c_short")]
     runs.append(replace(RUN, name="d_big", remat="none"))
     tables = {"Table 1": "*_long", "Table 2": "a_*, c_short, d_big", "Table 3": "d_*"}
@@ -49,14 +50,16 @@ def test_tables_are_summed_and_rows_are_as_long_as_the_study_expects(
 
 
 def test_a_study_without_tables_has_no_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", FakeCompiler())
+    for module in ("costing", "sweeping"):
+        monkeypatch.setattr(f"jax_sft.planning.{module}.compile_facts", FakeCompiler())
     write_plan(study(tmp_path), [RUN], replace(OPTIONS, row_tokens=512))
     assert not (tmp_path / "planned/plan/tables.json").exists()
 
 
 def test_runs_of_other_data_share_a_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = FakeCompiler()
-    monkeypatch.setattr("jax_sft.planning.costing.compile_facts", compiler)
+    for module in ("costing", "sweeping"):
+        monkeypatch.setattr(f"jax_sft.planning.{module}.compile_facts", compiler)
     data = DataConfig(source="x.jsonl", rows=64, batch_size=32, row_length=1024, rows_per_micro_batch=8)
     runs = [RUN, replace(RUN, name="other", data=data)]
     write_plan(replace(study(tmp_path, *runs), row_tokens={"long": 1024, "other": 200}), runs, OPTIONS)

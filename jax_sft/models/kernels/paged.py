@@ -152,9 +152,14 @@ def block_sizes(pool_PSCd: jax.Array, pages_each: int, decoding: bool) -> tuple[
     Decoding, every query of a block is multiplied with the keys of every sequence of the block: one is least.
     """
     _, S, C, d = pool_PSCd.shape
-    tokens = min(BLOCK_TOKENS, BLOCK_BYTES // (C * d * pool_PSCd.dtype.itemsize))
-    pages = max(1, min(tokens // S, BLOCK_PAGES, pages_each))
+    pages = min(block_tokens(S, C, d, pool_PSCd.dtype.itemsize) // S, pages_each)
     return pages, 1 if decoding else PREFILL_QUERIES
+
+
+def block_tokens(page: int, heads: int, width: int, itemsize: int) -> int:
+    """Positions that the kernel reads at once, of a pool [P, page, heads, width]: whole pages."""
+    tokens = min(BLOCK_TOKENS, BLOCK_BYTES // (heads * width * itemsize))
+    return max(1, min(tokens // page, BLOCK_PAGES)) * page
 
 
 def vmem_bytes(pool_PSCd: jax.Array, pages: int, queries: int, heads: int) -> int:
