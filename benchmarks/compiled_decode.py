@@ -3,10 +3,11 @@
     python benchmarks/compiled_decode.py --cases qwen3-8b:v6e:1:1 qwen3-14b:v5p:4:4 --kv same int8
 
 A case is MODEL:CHIP:CHIPS:TENSOR. Sequences of 8,192 and of 32,768 positions are those that fit beside the
-weights in `--hbm-share` of the memory. Then as many of the shorter ones are decoded, at half their length on
-the mean: bytes that a device moves for a token of each, the share that is weights or alive, the least time
-(memory, products, links and elementwise work side by side) and that with nothing overlapping, as tokens a
-second and chip; and a prefill of 8 chunks of 256 tokens. What was compiled before is taken from the cache.
+weights in `--hbm-share` of the memory. Then as many are decoded as fit when each has half of the shorter
+length, its mean while it grows: bytes that a device moves for a token of each, the share that is weights or
+alive, the least time (memory, products, links and elementwise work side by side) and that with nothing
+overlapping, as tokens a second and chip; and a prefill of 8 chunks of 256 tokens. What was compiled before is
+taken from the cache.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def evaluation_of(
     pages = int(room / (Attention(run.model, asked, PAGE).position_bytes() * PAGE))
     shards = topology.devices // asked.tensor
     return replace(
-        asked, pages=max(pages, LONG // PAGE) * shards, slots=max(pages * PAGE // SHORT, 1) * shards
+        asked, pages=max(pages, LONG // PAGE) * shards, slots=max(pages * PAGE // (SHORT // 2), 1) * shards
     )
 
 
@@ -47,7 +48,9 @@ def line(case: str, asked: EvaluationConfig, hbm_share: float) -> None:
     topology, run = parse_topology(f"{chip}:{chips}"), Run(model=PRESETS[model])
     evaluation = evaluation_of(run, topology, replace(asked, tensor=int(tensor)), hbm_share)
     tokens = float(evaluation.slots * SHORT)
-    work = SweepWorkload(evaluation.slots, evaluation.slots, tokens, live=SHORT / 2 - PROMPT_TOKENS)
+    work = SweepWorkload(
+        evaluation.slots, evaluation.slots, tokens, live=SHORT / 2 - PROMPT_TOKENS - PAGE / 2
+    )
     plan = plan_sweep(run, evaluation, work, topology, Settings(hbm_share=hbm_share))
     assert plan is not None
     print(_cells(case, evaluation, topology, plan), flush=True)

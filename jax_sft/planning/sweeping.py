@@ -15,6 +15,7 @@ from jax_sft.config import EvaluationConfig, ModelConfig, Run, replace
 from jax_sft.errors import JaxSftError
 from jax_sft.generation.shapes import shape_of
 from jax_sft.models.kernels.paged import block_tokens, page_shape
+from jax_sft.models.size import model_size
 from jax_sft.planning.compiling import Facts, compile_facts
 from jax_sft.planning.hlo import Cost
 from jax_sft.planning.hlo.cycles import VECTOR_LANES
@@ -153,10 +154,20 @@ def plan_sweep(
         prefill_tokens=prompts,
         sequences=sequences,
         live=live,
-        useful_bytes=facts.memory["parameters"] + each * live * attention.position_bytes(),
+        useful_bytes=facts.memory["parameters"]
+        - unread_bytes(run.model, evaluation)
+        + each * live * attention.position_bytes(),
         work=work,
         fits=facts.peak <= settings.hbm_share * topology.hbm_bytes,
     )
+
+
+def unread_bytes(model: ModelConfig, evaluation: EvaluationConfig) -> float:
+    """Of the weights of a device: an embedding that is no head gives a row a token."""
+    if model.tie_embeddings:
+        return 0.0
+    size = 1 if evaluation.weight_dtype == "int8" else jnp.dtype(evaluation.compute_dtype).itemsize
+    return model_size(model).head * size / evaluation.tensor
 
 
 def _carried_on(
