@@ -18,7 +18,7 @@ from jax_sft.judges.page import Reading
 from jax_sft.judges.truthful import BOTH
 from jax_sft.statistics.agreement import cohen_kappa
 from jax_sft.study.folder import verdicts_file
-from jax_sft.study.records import CompletionLine, Key, Verdict, short_hash
+from jax_sft.study.records import CompletionLine, Key, UnitScores, Verdict, short_hash
 from jax_sft.study.verdicts import Agreement, JudgeLine, JudgeSummary, read_verdicts
 from jax_sft.tasks.task import get_task
 
@@ -154,3 +154,19 @@ def _answers(judge: Chosen, reading: Reading) -> dict[str, float]:
         for question, metric in judge.page.questions.items()
         if metric in reading.metrics
     }
+
+
+def mixed_judges(scored: Sequence[UnitScores]) -> list[str]:
+    """Benchmarks whose units a judge did not judge alike, in words: their scores cannot be compared."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for unit in scored:
+        for summary in unit.judges:
+            if summary.identity:
+                of_judge = found.setdefault((unit.benchmark, summary.judge), {})
+                of_judge[summary.identity] = f"{summary.model} at step {unit.step} of {unit.run}"
+    return [
+        f"benchmark {benchmark}: judge {judge} judged in {len(kinds)} ways ({', '.join(kinds.values())}), "
+        "which cannot be compared; sweep all its units again"
+        for (benchmark, judge), kinds in found.items()
+        if len(kinds) > 1
+    ]

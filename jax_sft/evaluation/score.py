@@ -11,7 +11,7 @@ from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Study
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import find_benchmark, stored_items
-from jax_sft.evaluation.judge_scores import JudgeFindings
+from jax_sft.evaluation.judge_scores import JudgeFindings, mixed_judges
 from jax_sft.evaluation.judging import Asked, judge, scorers
 from jax_sft.evaluation.likelihood import likelihood_task, weigh
 from jax_sft.evaluation.outputs import measure_outputs, read_seconds
@@ -86,7 +86,7 @@ def score_units(
         console.width = TABLE_WIDTH
     if scored:
         console.print(score_table(scored))
-    return scored, problems
+    return scored, [*problems, *mixed_judges(scored)]
 
 
 def score_unit(study: Study, present: Present, workers: Workers) -> UnitScores:

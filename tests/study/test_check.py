@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jax_sft.config import BenchmarkConfig, Run, Study, replace
+from jax_sft.config import BenchmarkConfig, JudgeConfig, Run, Study, replace
 from jax_sft.errors import UsageError
 from jax_sft.study.check import validate
 
@@ -94,6 +94,37 @@ def test_a_run_that_cannot_be_is_refused_with_its_field(path: str, value: Any) -
 def test_a_benchmark_that_cannot_be_is_refused_with_its_field(path: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"benchmarks\..*{path}|benchmarks\.name"):
         validate(replace(STUDY, benchmarks=(changed(BENCHMARK, path, value),)))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("name", "Judge-1", "judges.name: 'Judge-1' begins no metric"),
+        ("page", "nobody", "judges.guard.page: unknown judge 'nobody'; known: qwen3guard, "),
+        ("parts", (), "judges.guard.parts: are some of answer, reasoning, all, each once"),
+        ("parts", ("all", "all"), "judges.guard.parts: are some of"),
+        ("context", -1, "judges.guard.context: -1 is not a number of at least 0"),
+        ("slots", -1, "judges.guard.slots"),
+        ("max_new_tokens", -1, "judges.guard.max_new_tokens"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused_with_its_field(path: str, value: Any, message: str) -> None:
+    judge = JudgeConfig("guard", page="qwen3guard")
+    assert validate(replace(STUDY, judges=(judge,))).judges == (judge,)
+    with pytest.raises(UsageError, match=message):
+        validate(replace(STUDY, judges=(changed(judge, path, value),)))
+
+
+def test_benchmarks_name_judges_of_the_study_or_pages() -> None:
+    judge = JudgeConfig("guard", page="qwen3guard")
+    named = replace(BENCHMARK, judges=("guard", "harmbench"))
+    assert validate(replace(STUDY, judges=(judge,), benchmarks=(named,)))
+    with pytest.raises(UsageError, match=r"benchmarks\.game\.judges: no judge 'guard'; known: harmbench, "):
+        validate(replace(STUDY, benchmarks=(named,)))
+    with pytest.raises(UsageError, match="judges: 2 are named 'guard'"):
+        validate(replace(STUDY, judges=(judge, judge)))
+    with pytest.raises(UsageError, match=r"benchmarks\.game\.judges: 2 are named 'harmbench'"):
+        validate(replace(STUDY, benchmarks=(replace(BENCHMARK, judges=("harmbench", "harmbench")),)))
 
 
 def test_names_differ_and_runs_come_after_the_runs_they_start_from() -> None:
