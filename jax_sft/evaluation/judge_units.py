@@ -149,9 +149,7 @@ class Judging:
                 if missing := _missing(model, of_judge):
                     with progress_of_completions(console, f"judge {name}", len(missing)) as advance:
                         _judge(model, missing, of_judge, chips, advance)
-            except UsageError:
-                raise
-            except JaxSftError as error:
+            except JaxSftError as error:  # the other judges judge, and all is scored
                 problems.append(str(error))
         return problems
 
