@@ -21,8 +21,10 @@ from jax_sft.tasks.task import get_task
 from jax_sft.tokens.rendering import render_row
 from jax_sft.tokens.templates import ChatTemplate
 from jax_sft.tokens.thoughts import opens_thinking
-from jax_sft.tokens.tokenizer import Tokenizer
+from jax_sft.tokens.tokenizer import Offsets, Tokenizer
 
+TOKENISED_AT_ONCE = 256
+"""Items; tokens with their places in the text take memory."""
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens of a prompt, and of what follows it."""
 
@@ -75,9 +77,11 @@ def likelihood_task(config: BenchmarkConfig) -> LikelihoodTask | None:
 def questions(task: LikelihoodTask, items: Sequence[Item], reader: Reader) -> Questions:
     """The items as tokens; UsageError naming one whose continuation holds none."""
     made = {}
+    plain = [item for item in items if task.plain(item)]
+    plain_pairs = _plain_pairs(task, plain, reader.tokenizer)
     for item in items:
         continuations = task.continuations(item)
-        pairs = tuple(_pair(task, item, continuation, reader) for continuation in continuations)
+        pairs = plain_pairs.get(item.id) or tuple(_pair(task, item, each, reader) for each in continuations)
         if not all(prompt and continuation for prompt, continuation in pairs):
             raise UsageError(f"item {item.id}: has a prompt or a continuation without tokens")
         texts = tuple(text if isinstance(text, str) else "" for text in continuations)
@@ -86,8 +90,6 @@ def questions(task: LikelihoodTask, items: Sequence[Item], reader: Reader) -> Qu
 
 
 def _pair(task: LikelihoodTask, item: Item, continuation: Any, reader: Reader) -> Pair:
-    if task.plain(item):
-        return _plain_pair(item.messages[0]["content"], f" {continuation}", reader.tokenizer)
     closed, tokenizer, template = task.closed, reader.tokenizer, reader.template
     thinks = not closed and opens_thinking(template)
     answer = f"{CLOSE}\n\n{continuation}" if thinks else continuation
@@ -99,12 +101,31 @@ def _pair(task: LikelihoodTask, item: Item, continuation: Any, reader: Reader) -
     return tuple(ids[:first]), tuple(ids[first:])
 
 
-def _plain_pair(prompt: str, continuation: str, tokenizer: Tokenizer) -> Pair:
-    """Bare text, after the token that begins one where the tokenizer has such; cut where the prompt ends."""
+def _plain_pairs(
+    task: LikelihoodTask, items: Sequence[Item], tokenizer: Tokenizer
+) -> dict[str, tuple[Pair, ...]]:
+    """Bare text, after the token that begins one where the tokenizer adds such; cut where the prompt ends."""
     begin = tokenizer.named_tokens.get("bos_token")
-    ids, offsets = tokenizer.encode_plain(prompt + continuation)
-    first = sum(end <= len(prompt) for _, end in offsets)
-    head = [tokenizer.token_id(begin)] if begin and tokenizer.settings.get("add_bos_token") else []
+    head = (tokenizer.token_id(begin),) if begin and tokenizer.settings.get("add_bos_token") else ()
+    made: dict[str, tuple[Pair, ...]] = {}
+    for at in range(0, len(items), TOKENISED_AT_ONCE):
+        some = items[at : at + TOKENISED_AT_ONCE]
+        prompts = [item.messages[0]["content"] for item in some]
+        counts = [len(task.continuations(item)) for item in some]
+        texts = [
+            f"{prompt} {text}"
+            for prompt, item in zip(prompts, some, strict=True)
+            for text in task.continuations(item)
+        ]
+        encoded = iter(tokenizer.encode_plain_texts(texts))
+        for item, prompt, count in zip(some, prompts, counts, strict=True):
+            made[item.id] = tuple(_cut(*next(encoded), len(prompt), head) for _ in range(count))
+    return made
+
+
+def _cut(ids: Sequence[int], offsets: Offsets, length: int, head: tuple[int, ...]) -> Pair:
+    """Tokens of a prompt of so many characters, and those after it; one that spans its end is after it."""
+    first = sum(end <= length for _, end in offsets)
     return (*head, *ids[:first]), tuple(ids[first:])
 
 

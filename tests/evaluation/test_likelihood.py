@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -266,6 +267,11 @@ def test_what_cannot_be_asked_is_refused(fresh: Path) -> None:
     sampled = replace(LIKELY, samples=2, sampling=Sampling(1.0))
     with pytest.raises(UsageError, match="letters: samples 2, but likelihoods are not drawn"):
         sweep(asking(fresh, sampled), ["first"])
+    server: Any = SimpleNamespace(name="elsewhere")
+    with pytest.raises(
+        UsageError, match=r"letters: its task .* is asked by likelihood, which a server cannot"
+    ):
+        Sweep(asking(fresh), [LIKELY], server=server)
     with pytest.raises(UsageError, match="choices 'word' is neither letter nor text"):
         sweep(asking(fresh, replace(LIKELY, options={"choices": "word"})), ["first"])
     with pytest.raises(UsageError, match="loss: path names no rows"):

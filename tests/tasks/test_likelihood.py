@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jax_sft.config import BenchmarkConfig
+from jax_sft.config import BenchmarkConfig, TokensConfig
 from jax_sft.errors import UsageError
+from jax_sft.evaluation.likelihood import Reader, questions
 from jax_sft.statistics.intervals import Estimate
 from jax_sft.study.likelihoods import Likelihood
 from jax_sft.study.records import Item
@@ -16,6 +17,8 @@ from jax_sft.tasks.likelihood import LikelihoodTask
 from jax_sft.tasks.rows import Row
 from jax_sft.tasks.task import get_task, load_items, task_modules, user
 from jax_sft.tasks.truthfulqa import PRIMER
+from jax_sft.tokens.loading import load_tokenizer
+from jax_sft.tokens.templates import load_template
 
 TRUTHFUL = """Question,Best Answer,Correct Answers,Incorrect Answers
 What is up?,The sky,The sky; Above; The sky,The floor; Nothing
@@ -124,3 +127,23 @@ def test_no_completion_is_judged_by_likelihood() -> None:
     for name in likely:
         with pytest.raises(UsageError, match="is judged by likelihoods"):
             get_task(name).verdict(Item("x", user("?"), {"choices": ["a"]}), "a", "stop")
+
+
+def test_plain_items_are_tokenised_as_one_text_and_cut_at_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by parts of all items; what is asked of a scorer holds the choices of one prompt together."""
+    monkeypatch.setattr("jax_sft.evaluation.likelihood.TOKENISED_AT_ONCE", 2)
+    tokens = TokensConfig()
+    tokenizer = load_tokenizer(tokens)
+    reader = Reader(tokenizer, load_template(tokens, tokenizer), tokens.end)
+    items = [
+        Item(str(n), user(f"What is {n}?\nAnswer:"), {"choices": ["one", "not two"], "plain": True})
+        for n in range(5)
+    ]
+    asked = questions(likelihood_task("mmlu_likelihood"), items, reader)
+    for item in items:
+        [(given, places)] = asked[item.id].given("b/x")
+        assert places == (0, 1)
+        assert list(given.prompt) == tokenizer.encode_plain(item.messages[0]["content"])[0]
+        for continuation, choice in zip(given.continuations, ("one", "not two"), strict=True):
+            whole = tokenizer.encode_plain(f"{item.messages[0]['content']} {choice}")[0]
+            assert [*given.prompt, *continuation] == whole
