@@ -85,7 +85,7 @@ def test_help_lists_the_verbs_of_data(words: list[str], capsys: pytest.CaptureFi
         (["verify", "pool.jsonl", "out.jsonl", "--ngram", "0"], "--ngram 0: is not at least 1"),
         (["verify", "pool.jsonl", "out.jsonl", "--keep", "some"], "--keep some: is neither one nor all"),
         (["verify", "pool.jsonl", "out.txt"], "must end in .jsonl"),
-        (["describe", STUDY, "--runs", "other"], "the study has no 'other'"),
+        (["describe", STUDY, "--runs", "other"], "the study has no run 'other'"),
         (["polish"], "unknown command 'data polish'"),
     ],
 )
