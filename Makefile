@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-short lint format smollm2 oracle bench-train pins clean
+.PHONY: help quickstart test test-all test-short lint format smollm2 oracle bench-train bench-generate pins clean
 
 export JAX_PLATFORMS ?= cpu
 # A program on the CPU takes its memory anew each time it runs; in small pages that is a quarter of a small model's time.
@@ -44,6 +44,9 @@ oracle: .oracle/.oracle ## compare with torch and transformers, and renew tests/
 
 bench-train: $(VENV)/.ready .oracle/.oracle ## time the train step beside torch and transformers
 	$(BIN)/python benchmarks/train.py --beside .oracle/bin/python
+
+bench-generate: $(VENV)/.ready $(VENV)/.smollm2 .oracle/.oracle ## time generation beside transformers
+	$(BIN)/python benchmarks/generate.py --beside .oracle/bin/python
 
 pins: $(VENV)/.ready ## renew the exact versions under requirements/
 	scripts/renew_pins

@@ -23,15 +23,13 @@ the best of its own times.
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from alternating import Step, paired, serve, summary
 
 SHAPE = {
     "vocab_size": 512,
@@ -45,9 +43,6 @@ SHAPE = {
 LENGTH, ROWS, SPREAD_ROWS = 512, 16, 96
 TUNIX_STEPS = 3
 KINDS = ("equal", "spread", "micro", "sorted")
-PAUSE = 0.3
-"""Seconds before a step, after which the threads of the other process have gone to sleep."""
-Step = Callable[[], None]
 
 
 def rows_of(kind: str) -> list[np.ndarray]:
@@ -186,74 +181,6 @@ def _padded(rows: list[np.ndarray], longest: int) -> tuple[Any, Any, Any]:
     return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask), labels
 
 
-class Stepper:
-    """A process that takes a step of one kind whenever it is told to."""
-
-    def __init__(self, python: str, who: str, kind: str) -> None:
-        """Started and warmed up by a first step, for which programs are compiled."""
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "TRANSFORMERS_OFFLINE": "1"}
-        self._process = subprocess.Popen(
-            [python, __file__, "--worker", who, kind],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.step()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def step(self) -> float:
-        """Seconds of one step, as the process itself measures them."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("step\n")
-        self._process.stdin.flush()
-        for line in self._process.stdout:
-            if line.startswith("seconds "):  # libraries may print too
-                return float(line.split()[1])
-        raise SystemExit("a process ended early; its error is above")
-
-
-def serve(step: Step) -> None:
-    """Take a step for every line of standard input, and print its seconds."""
-    for _ in sys.stdin:
-        time.sleep(PAUSE)
-        start = time.perf_counter()
-        step()
-        print("seconds", time.perf_counter() - start, flush=True)
-
-
-def paired(kind: str, beside: str, most: int, seconds: float) -> list[tuple[float, float]]:
-    """(our, their) seconds of neighbouring steps: as many pairs as there is time for, at most `most`."""
-    end, pairs, longest = time.monotonic() + seconds, list[tuple[float, float]](), 0.0
-    with ExitStack() as stack:
-        us = stack.enter_context(Stepper(sys.executable, "ours", kind))
-        them = stack.enter_context(Stepper(beside, "torch", kind))
-        while len(pairs) < most and (not pairs or time.monotonic() + longest < end):
-            started = time.monotonic()
-            if len(pairs) % 2:
-                theirs, ours = them.step(), us.step()
-            else:
-                ours, theirs = us.step(), them.step()
-            pairs.append((ours, theirs))
-            longest = max(longest, time.monotonic() - started)
-    return pairs
-
-
-def summary(kind: str, tokens: int, pairs: list[tuple[float, float]]) -> str:
-    """A line of the table: rates of both, and the pairs' ratio with its spread."""
-    us, them = (tokens / statistics.median(times) for times in zip(*pairs, strict=True))
-    ratios = [theirs / ours for ours, theirs in pairs]
-    spread = f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
-    return f"{kind:8}{us:10,.0f}{them:10,.0f}   {spread:24}{len(pairs):5}"
-
-
 def main() -> None:
     """Parse, take steps of every kind in pairs, print a table."""
     parser = argparse.ArgumentParser(
@@ -278,7 +205,8 @@ def main() -> None:
         print(f"tokens/s{'ours':>10}{'torch':>10}   {'ratio of pairs (range)':24}pairs")
         for place, kind in enumerate(flags.kinds):
             share = (end - time.monotonic()) / (len(flags.kinds) - place)
-            pairs = paired(kind, flags.beside, flags.pairs, share)
+            sides = (sys.executable, "ours"), (flags.beside, "torch")
+            pairs, _ = paired(__file__, kind, sides, flags.pairs, share)
             print(summary(kind, sum(map(len, rows_of(kind))), pairs), flush=True)
     if flags.tunix:
         command = [flags.tunix, __file__, "--worker", "tunix", "equal"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 from rich.console import Console
 
-from jax_sft.config import Study
+from jax_sft.config import Study, replace
 from jax_sft.evaluation.comparing import Compared
 from jax_sft.evaluation.likelihood import score_missing
 from jax_sft.evaluation.outputs import Clock
@@ -48,7 +48,11 @@ def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, c
         (unit, request, item) for unit in units for request, item in unit.requests(work.tokenizer.decode)
     ]
     owners = {(request.id, request.sample): (unit.file, item) for unit, request, item in asked}
-    answers = work.engine.generate((request for _, request, _ in asked), seed)
+    # Who took long at the snapshot before is likely to take long again.
+    before = dict(work.lengths)
+    answers = work.engine.generate(
+        (replace(r, expected_tokens=before.get((r.id, r.sample), 0)) for _, r, _ in asked), seed
+    )
     clock = Clock()
     try:
         with (
@@ -57,6 +61,7 @@ def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, c
         ):
             for request, completion in answers:
                 file, item = owners[request.id, request.sample]
+                work.lengths[request.id, request.sample] = completion.token_count
                 file.add(_line(item, request.sample, completion, work.tokenizer))
                 clock.count(file.path.parent, completion.token_count)
                 advance(completion.token_count)

@@ -1,7 +1,7 @@
 """The units of a sweep, (run, step, benchmark): what is there of each, what it misses, what it depends on."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jax_sft.checkpoints.presence import Presence
 from jax_sft.config import BenchmarkConfig, Run, Study
@@ -64,6 +64,8 @@ class Work:
     todo: dict[int, list[UnitToDraw]]
     complete: list[int]
     """Steps of which nothing is missing."""
+    lengths: dict[tuple[str, int], int] = field(default_factory=dict)
+    """New tokens of each completion, by request and sample, at the snapshot that was drawn last."""
 
 
 def find_unit(

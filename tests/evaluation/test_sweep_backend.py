@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,3 +49,22 @@ class Silent(Echo):
 def test_a_silent_transfer_ends_a_sweep(fresh: Path) -> None:
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         swept_by(Silent, fresh)
+
+
+class Asked(Echo):
+    """Notes how long it was told that each request will take."""
+
+    expected: ClassVar[list[list[tuple[str, int]]]] = []
+
+    def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
+        asked = list(requests)
+        self.expected.append([(request.id, request.expected_tokens) for request in asked])
+        return super().generate(asked, seed)
+
+
+def test_lengths_at_one_snapshot_are_expected_at_the_next(fresh: Path) -> None:
+    Asked.expected.clear()
+    swept_by(Asked, fresh)
+    first, second = Asked.expected[:2]
+    assert {count for _, count in first} == {0}
+    assert all(count > 0 for _, count in second)
