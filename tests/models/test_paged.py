@@ -11,6 +11,7 @@ from jax_sft.models.kernels.paged import (
     attend_pages,
     attend_pages_plainly,
     combine,
+    in_type,
     page_shape,
     write_rows,
 )
@@ -121,3 +122,12 @@ def test_pools_are_padded_to_what_the_kernel_reads(
     heads: int, head_dim: int, dtype: str, tensor: int, expected: tuple[int, int]
 ) -> None:
     assert page_shape(3, PAGE, heads, head_dim, dtype, tensor) == (3, PAGE, *expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("int8", [-127, 3, 127]), ("float8_e4m3fn", [-448, 2.5, 448]), ("float8_e5m2", [-57344, 2.5, 57344])],
+)
+def test_what_8_bits_cannot_hold_becomes_the_largest_they_can(dtype: str, expected: list[float]) -> None:
+    made = in_type(jnp.array([-1e6, 2.51, 1e6]), jnp.dtype(dtype))
+    np.testing.assert_array_equal(np.asarray(made, np.float32), expected)

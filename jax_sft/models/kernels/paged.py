@@ -56,9 +56,12 @@ def page_shape(
 
 
 def in_type(x: jax.Array, dtype: Any) -> jax.Array:
-    """`x` in the type of pages: 8-bit integers are rounded and held to -127 … 127."""
+    """`x` in the type of pages; 8 bits hold no more than their largest, integers -127 … 127, rounded."""
     if jnp.issubdtype(dtype, jnp.integer):
         x = jnp.clip(jnp.round(x.astype(jnp.float32)), -127, 127)
+    elif jnp.dtype(dtype).itemsize == 1:
+        largest = float(jnp.finfo(dtype).max)
+        x = jnp.clip(x.astype(jnp.float32), -largest, largest)
     return x.astype(dtype)
 
 
