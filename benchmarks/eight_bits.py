@@ -2,8 +2,8 @@
 
     python benchmarks/eight_bits.py --model smollm2 --tokens 32
 
-Texts are read as one prompt, and its logits compared at every position: mean KL divergence, largest difference
-of the likeliest token's log-probability, share of positions with the same likeliest token. Then each text is
+Texts are read as one prompt, and its logits compared at every position: mean KL divergence, largest change of
+the likeliest token's log-probability, share of positions with the same likeliest token. Then each text is
 gone on with greedily: share of completions that are the same to the last token, and of tokens before the
 first that differs. Compute is float32. SmolLM2's weights come from a file of 4 bits, which 8 bits hold well.
 """
