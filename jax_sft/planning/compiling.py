@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class Facts:
         return self.memory["peak" if self.fits else "needed"]
 
 
+KNOWN: dict[tuple[str, str], Facts] = {}
+"""What this process asked before, by program and cache: finding it on disk takes tracing it again."""
+
+
 def cache_folder() -> Path:
     """Where facts are kept unless told otherwise: `$XDG_CACHE_HOME/jax_sft/plans`, by default in ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -69,15 +73,20 @@ def compile_facts(
         raise UsageError(
             "libtpu, whose compiler makes the plan, is not installed: pip install 'jax_sft[plan]'"
         )
+    asked = json.dumps({"program": program.to_json(), "options": dict(options or {})})
+    place = str(cache or cache_folder())
+    if known := KNOWN.get((asked, place)):
+        return replace(known, cached=True)
     with tempfile.TemporaryDirectory(prefix="jax_sft_plan_") as folder:
         request, result = Path(folder) / "request.json", Path(folder) / "result.json"
-        request.write_text(json.dumps({"program": program.to_json(), "options": dict(options or {})}))
-        _run(program, [str(request), str(result), str(cache or cache_folder())], timeout)
+        request.write_text(asked)
+        _run(program, [str(request), str(result), place], timeout)
         answer = json.loads(result.read_text())
     if "error" in answer:
         kind = UsageError if answer["exit_code"] == UsageError.exit_code else JaxSftError
         raise kind(f"{program.topology.label}: {answer['error']}")
-    return _facts(answer, program)
+    KNOWN[asked, place] = _facts(answer, program)
+    return KNOWN[asked, place]
 
 
 def _facts(answer: dict[str, Any], program: Program) -> Facts:

@@ -9,7 +9,7 @@ import pytest
 from jax_sft.config import EvaluationConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.planning import compiling, worker
-from jax_sft.planning.compiling import cache_folder, compile_facts
+from jax_sft.planning.compiling import KNOWN, cache_folder, compile_facts
 from jax_sft.planning.programs import Program, engine_program, train_program
 from jax_sft.planning.topologies import parse_topology
 from tests.planning.fakes import RUN
@@ -106,6 +106,8 @@ def test_the_real_step_is_compiled_for_a_tpu(compiled: tuple[Any, Path]) -> None
 
 def test_the_same_program_is_not_compiled_twice(compiled: tuple[Any, Path]) -> None:
     facts, cache = compiled
+    assert compile_facts(TRAIN, cache).cached  # this process knows it
+    KNOWN.clear()  # and another finds it on disk
     again = compile_facts(TRAIN, cache)
     assert again.cached
     assert not facts.cached
