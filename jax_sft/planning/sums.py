@@ -101,11 +101,7 @@ def _sums(plan: StudyPlan) -> Iterator[Sum]:
 def _sum(table: str, topology: Topology, plans: Sequence[RunPlan]) -> Sum:
     good = [each for each in plans if each.fits]
     training = [_training(each) for each in good]
-    whole = [each.chip_hours() for each in good]
-    sweep = [
-        (low - train_low, high - train_high)
-        for (low, high), (train_low, train_high) in zip(whole, training, strict=True)
-    ]
+    sweep = [_sweep(each) for each in good]
     return Sum(
         table,
         topology,
@@ -123,6 +119,15 @@ def _training(plan: RunPlan) -> tuple[float, float]:
     assert plan.train is not None
     hours = plan.train.work.total_steps * plan.topology.chips / 3600
     return hours * plan.train.bound, hours * plan.train.serial
+
+
+def _sweep(plan: RunPlan) -> tuple[float, float]:
+    """Chip-hours of all snapshots' sweeps."""
+    if plan.train is None or plan.sweep is None:
+        return 0.0, 0.0
+    hours = plan.train.work.snapshots * plan.topology.chips / 3600
+    low, high = plan.sweep.seconds()
+    return hours * low, hours * high
 
 
 def _total(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
