@@ -68,42 +68,53 @@ def _attend_token(
     B, H, d = q_BHd.shape
     K, C = recent.k_BKCd.shape[1:3]
     q_BKGd = (q_BHd * d**-0.5).reshape(B, K, H // K, d)
-    of_pages = _attend_pages(q_BKGd, pages, readers)
+    of_pages = _attend_pages(q_BKGd, pages, readers)  # leaves [B, N, K, G, ...]
     now = _partial(q_BKGd, *recent, jnp.broadcast_to(jnp.arange(C)[None] <= column, (B, C)))
     seen_BN11 = readers.seen_BN[:, :, None, None]
-    peak_BNKG = jnp.where(seen_BN11, of_pages.peak[readers.result_BN], MASKED)
+    peak_BNKG = jnp.where(seen_BN11, of_pages.peak, MASKED)
     peak_BKG = jnp.maximum(peak_BNKG.max(axis=1), now.peak)
     share_BNKG = jnp.where(seen_BN11, jnp.exp(peak_BNKG - peak_BKG[:, None]), 0.0)
     share_BKG = jnp.exp(now.peak - peak_BKG)
-    total_BKG = (share_BNKG * of_pages.total[readers.result_BN]).sum(axis=1) + share_BKG * now.total
-    values_BKGd = (share_BNKG[..., None] * of_pages.values[readers.result_BN]).sum(axis=1)
+    total_BKG = (share_BNKG * of_pages.total).sum(axis=1) + share_BKG * now.total
+    values_BKGd = (share_BNKG[..., None] * of_pages.values).sum(axis=1)
     values_BKGd += share_BKG[..., None] * now.values
     return (values_BKGd / total_BKG[..., None]).reshape(B, H, d).astype(q_BHd.dtype)
 
 
 def _attend_pages(q_BKGd: jax.Array, pages: LayerPages, readers: Readers) -> Partial:
-    """Of every page its first reader's attention to it, and then that of those who share pages."""
+    """Each sequence's attention to each of its pages.
+
+    Of every page its first reader's, all at once; then that of those who share pages, if there are any.
+    """
     Q, (_, K, G, d) = pages.part_pages, q_BKGd.shape
-    page = pages.k_parts[0].shape[2]
     nothing = Partial(
         jnp.zeros((Q, K, G), jnp.float32),
         jnp.zeros((Q, K, G), jnp.float32),
         jnp.zeros((Q, K, G, d), jnp.float32),
     )
-
-    def visible(columns_Q: jax.Array) -> jax.Array:
-        return jnp.arange(page)[None] < columns_Q[:, None]
-
     results = []
     for part, (k_QKSd, v_QKSd) in enumerate(zip(pages.k_parts, pages.v_parts, strict=True)):
         of_part = slice(part * Q, (part + 1) * Q)
 
         def attend(k_QKSd: jax.Array = k_QKSd, v_QKSd: jax.Array = v_QKSd, at: slice = of_part) -> Partial:
             q_QKGd = q_BKGd[readers.owner_P[at]]
-            return _partial(q_QKGd, k_QKSd, v_QKSd, visible(readers.columns_P[at]))
+            return _partial(q_QKGd, k_QKSd, v_QKSd, _visible(readers.columns_P[at], k_QKSd))
 
         results.append(jax.lax.cond(readers.alive_S[part], attend, lambda: nothing))
 
+    def of_sequences(*parts: Partial) -> Partial:
+        return jax.tree.map(lambda *x: jnp.concatenate(x)[readers.result_BN], *parts)
+
+    return jax.lax.cond(
+        readers.shared_count[0] > 0,
+        lambda: of_sequences(*results, _attend_shared(q_BKGd, pages, readers, nothing)),
+        lambda: of_sequences(*results),
+    )
+
+
+def _attend_shared(q_BKGd: jax.Array, pages: LayerPages, readers: Readers, nothing: Partial) -> Partial:
+    """The attention of those who read a page after its first reader, as many at once as a part has pages."""
+    Q = pages.part_pages
     blocks = -(-readers.shared_X.shape[0] // Q)
     padded = jax.tree.map(
         lambda x: jnp.pad(x, (0, blocks * Q - x.shape[0])),
@@ -113,8 +124,8 @@ def _attend_pages(q_BKGd: jax.Array, pages: LayerPages, readers: Readers) -> Par
     def block(carry: tuple[jax.Array, Partial]) -> tuple[jax.Array, Partial]:
         number, found = carry
         page_Q, reader_Q, columns_Q = (jax.lax.dynamic_slice_in_dim(x, number * Q, Q) for x in padded)
-        fetched = fetch(pages.k_parts, page_Q), fetch(pages.v_parts, page_Q)
-        of_block = _partial(q_BKGd[reader_Q], *fetched, visible(columns_Q))
+        k_QKSd, v_QKSd = fetch(pages.k_parts, page_Q), fetch(pages.v_parts, page_Q)
+        of_block = _partial(q_BKGd[reader_Q], k_QKSd, v_QKSd, _visible(columns_Q, k_QKSd))
         put = jax.tree.map(
             lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, number * Q, 0), found, of_block
         )
@@ -124,7 +135,12 @@ def _attend_pages(q_BKGd: jax.Array, pages: LayerPages, readers: Readers) -> Par
     _, shared = jax.lax.while_loop(
         lambda carry: carry[0] * Q < readers.shared_count[0], block, (jnp.zeros((), jnp.int32), room)
     )
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *results, shared)
+    return shared
+
+
+def _visible(columns_Q: jax.Array, pages_QKSd: jax.Array) -> jax.Array:
+    """Which positions [Q, S] of pages are alive."""
+    return jnp.arange(pages_QKSd.shape[2])[None] < columns_Q[:, None]
 
 
 def _partial(q_BKRd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, visible: jax.Array) -> Partial:

@@ -1,5 +1,6 @@
 """A whole study in a bucket: the same as under a local root, through kills and failing answers too."""
 
+import csv
 import json
 import os
 import subprocess
@@ -49,7 +50,10 @@ def results(root: str, exported: Path) -> dict[str, Any]:
     return {
         "completions": [(unit / "completions.jsonl").read_bytes() for unit in units],
         "verdicts": [json.loads((unit / "scores.json").read_text())["verdicts"] for unit in units],
-        "numbers": (folder / "report" / "results.csv").read_text(),
+        "numbers": [
+            {name: value for name, value in row.items() if name not in TIMES}
+            for row in csv.DictReader((folder / "report" / "results.csv").read_text().splitlines())
+        ],
         "metrics": [{name: line[name] for name in line if name not in TIMES} for line in lines],
         "exported": {path.name: path.read_bytes() for path in exported.iterdir()},
         "snapshots": jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), params),

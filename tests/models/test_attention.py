@@ -1,4 +1,4 @@
-"""Attention over packed rows and over a cache, against a dense softmax written the plain way."""
+"""Attention over packed rows, against a dense softmax written the plain way."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_sft.models.attention import QUERY_CHUNK, attend_cache, attend_rows
+from jax_sft.models.attention import QUERY_CHUNK, attend_rows
 
 SHAPES = [
     # T, H, K
@@ -81,13 +81,3 @@ def test_other_examples_leave_no_trace() -> None:
     before, after = attend(q, k, v, segments_BT), attend(*swapped, segments_BT)
     assert mine_BT.any()
     assert np.array_equal(np.asarray(before)[mine_BT], np.asarray(after)[mine_BT])
-
-
-def test_cache_attention_is_the_last_row_of_attention() -> None:
-    T, H, K = 20, 6, 2
-    q, k, v, _ = random_rows(T, H, K)
-    position_B = jnp.asarray([T - 1, 7])
-    cached = (x.transpose(0, 2, 1, 3) for x in (k, v))
-    out_BHd = jax.jit(attend_cache)(q[jnp.arange(2), position_B], *cached, position_B)
-    whole_BTHd = jax.jit(dense)(q, k, v, jnp.ones((2, T), jnp.int32))
-    np.testing.assert_allclose(out_BHd, whole_BTHd[jnp.arange(2), position_B], atol=2e-6)
