@@ -39,6 +39,7 @@ from tests.evaluation.tiny import unit
 from tests.random_models import random_config, write_model
 
 
+@pytest.mark.slow
 def test_stand_ins_go_the_whole_way(fresh: Path, judges: tuple[JudgeConfig, ...]) -> None:
     """Generate, swap in the judges, verdicts, scores, report: on eight devices, then judged again on one."""
     words = JudgeConfig("truth", page="truthfulqa_truth", model=judges[0].model, context=128)

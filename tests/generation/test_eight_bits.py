@@ -33,10 +33,12 @@ def completions(
     return {request.id: made.tokens for request, made in engine.generate(REQUESTS)}
 
 
+@pytest.mark.slow
 def test_completions_in_8_bit_pages_depend_on_no_neighbour() -> None:
     assert completions(pages="int8", slots=1) == completions(pages="int8", slots=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "pages", "least"), [("int8", "same", 0.2), ("same", "int8", 0.3)])
 def test_greedy_tokens_mostly_agree_until_a_near_tie(
     weights: Literal["same", "int8"], pages: Literal["same", "int8"], least: float

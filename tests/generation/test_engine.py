@@ -127,7 +127,7 @@ def test_samples_of_an_item_share_its_prefill(monkeypatch: pytest.MonkeyPatch) -
     assert sum(calls) == len(asked[0]) + len(asked[1]) - 2
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_common_beginning_is_prefilled_once_and_changes_no_bit(dtype: str) -> None:
     """Few-shot items, each alone and all together, with and without samples beside it."""
     shared, beginning = engine(slots=4, dtype=dtype, chunk=16), tuple(range(34))
@@ -143,7 +143,7 @@ def test_a_common_beginning_is_prefilled_once_and_changes_no_bit(dtype: str) -> 
         assert alone[request.id, request.sample] == together[request.id, request.sample]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_with_memory_for_a_quarter_every_completion_is_the_same(dtype: str) -> None:
     """Sequences that are taken for short lose their memory on the way, and are drawn again to the same."""
     asked = [replace(request, expected_tokens=1) for request in mixed_requests()]

@@ -58,6 +58,7 @@ def run(memory: Memory, scale: float = 0) -> tuple[Any, Any]:
     return [np.asarray(prompts)[row, :count] for row, count in enumerate(COUNTS)], decoded
 
 
+@pytest.mark.slow
 def test_prompts_copies_and_tokens_are_those_of_the_plain_memory() -> None:
     for got, expected in zip(run(RaggedPages()), run(Plain()), strict=True):
         for a, b in zip(got, expected, strict=True):

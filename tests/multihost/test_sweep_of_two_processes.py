@@ -14,6 +14,7 @@ from tests.evaluation.tiny import completion_files, start_sweep
 __all__ = ["fresh", "sweeper_and_root", "trained"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_files_of_one(sweeper_and_root: tuple[Sweep, Path], fresh: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
