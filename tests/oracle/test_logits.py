@@ -11,7 +11,7 @@ import transformers
 
 from jax_sft.config import ModelConfig, TokensConfig
 from jax_sft.models.decoder import forward_rows, logits
-from jax_sft.models.weights.gguf import smollm2_config, smollm2_source
+from jax_sft.models.weights.gguf import smollm2_source
 from jax_sft.models.weights.read import load_pretrained
 from jax_sft.packed import Rows
 from jax_sft.tokens.loading import load_tokenizer
@@ -112,8 +112,9 @@ def test_golden_logits_are_current(golden: Path, renew_golden: bool) -> None:
         np.testing.assert_allclose(stored[name], logits_BTV, atol=2e-5)
 
 
-def test_smollm2_agrees(golden: Path, renew_golden: bool) -> None:
-    config, source = smollm2_config(), smollm2_source()
+def their_smollm2() -> torch.nn.Module:
+    """SmolLM2-135M with the packaged weights, in float32."""
+    source = smollm2_source()
     raw = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -128,8 +129,11 @@ def test_smollm2_agrees(golden: Path, renew_golden: bool) -> None:
         "rope_theta": 100_000.0,
         "tie_word_embeddings": True,
     }
-    model = their_model(raw, {name: source.read(name) for name in source.shapes()})
-    _, params = load_pretrained("smollm2")
+    return their_model(raw, {name: source.read(name) for name in source.shapes()})
+
+
+def test_smollm2_agrees(golden: Path, renew_golden: bool) -> None:
+    model, (config, params) = their_smollm2(), load_pretrained("smollm2")
     tokens = TokensConfig(tokenizer="smollm2")
     tokenizer = load_tokenizer(tokens)
     template = load_template(tokens, tokenizer)
