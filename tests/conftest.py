@@ -37,6 +37,8 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["oracle"]
 
 SHORT_ROOMS = ("checkpoints", "data", "models", "responses", "sets", "study", "tasks", "tokens")
 """Rooms whose tests all belong to the short set of Python 3.11, where JAX and Flax are older."""
+NOT_SHORT = ("test_sandbox.py",)
+"""Files of these that are about the operating system, whatever the Python."""
 
 
 def shared_data_folder() -> Path | None:
@@ -68,7 +70,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Fill the short set; leave out, without calling it skipped, what needs something that is not here."""
     for item in items:
         room = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        if room in SHORT_ROOMS and not item.get_closest_marker("slow"):
+        short = room in SHORT_ROOMS and item.path.name not in NOT_SHORT
+        if short and not item.get_closest_marker("slow"):
             item.add_marker("short")
     # libtpu, the compiler for TPUs, is made for Linux on x86-64 alone; a sandbox needs namespaces.
     here = {
