@@ -8,49 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from etils import epath
 
 from jax_sft.errors import UsageError
 from jax_sft.evaluation import completions
-from jax_sft.evaluation.completions import CompletionsFile
-from jax_sft.study.records import CompletionLine, Key, UnitRecord
-
-SETTINGS: dict[str, int | float | str] = {"temperature": 0.7, "seed": 0}
-RECORD = UnitRecord(
-    "a",
-    20,
-    "game",
-    "trained",
-    "snapshot",
-    "template",
+from jax_sft.study.records import Key, UnitRecord
+from tests.evaluation.unit_files import (
+    EXPECTED,
+    RECORD,
     SETTINGS,
-    {f"item {n}": f"prompt {n}" for n in range(5)},
+    aside,
+    finish,
+    line,
+    opened,
+    parts,
+    row,
+    rows_of,
 )
-EXPECTED: list[Key] = [(f"item {n}", sample) for n in range(5) for sample in range(2)]
-
-
-def line(key: Key) -> CompletionLine:
-    return CompletionLine(*key, f"text of {key}\n\u2028 « »", 3, "stop")
-
-
-def row(key: Key) -> dict[str, Any]:
-    return line(key).fields
-
-
-def opened(root: Path, samples: int = 2, said: list[str] | None = None, **changes: Any) -> CompletionsFile:
-    """The unit in `root`/unit; what is set aside goes to `root`/aside."""
-    record, said = replace(RECORD, **changes), [] if said is None else said
-    return CompletionsFile(
-        epath.Path(root / "unit"), epath.Path(root / "aside"), record, samples, said.append
-    )
-
-
-def aside(root: Path) -> list[str]:
-    return sorted(path.name for path in (root / "aside").iterdir()) if (root / "aside").exists() else []
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
 @pytest.fixture
@@ -65,22 +38,6 @@ def partly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for part, name in zip(parts(tmp_path), ("00000.jsonl", "00001.jsonl", "00002.jsonl"), strict=True):
         part.rename(part.with_name(name))
     return tmp_path
-
-
-def parts(root: Path) -> list[Path]:
-    return sorted((root / "unit" / "parts").iterdir())
-
-
-def finish(folder: Path) -> None:
-    """Draw what is missing, last first, and check the final file."""
-    file = opened(folder)
-    for key in reversed(file.missing()):
-        file.add(line(key))
-    assert rows_of(folder / "unit" / "completions.jsonl") == [row(key) for key in EXPECTED]
-    assert sorted(path.name for path in (folder / "unit").iterdir()) == ["completions.jsonl", "unit.json"]
-    said: list[str] = []
-    assert opened(folder, said=said).missing() == []
-    assert said == []
 
 
 def test_the_whole_file_is_sorted_however_completions_came(tmp_path: Path) -> None:
@@ -319,104 +276,3 @@ def test_nothing_comes_back_where_no_snapshot_says_that_it_counts(tmp_path: Path
     assert opened(tmp_path, snapshot="other").missing() == EXPECTED
     assert opened(tmp_path, snapshot="").missing() == EXPECTED
     assert opened(tmp_path).missing() == []
-
-
-def test_two_workers_at_one_unit_do_not_spoil_each_others_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both begin with nothing; what either has written is there in every state between."""
-    monkeypatch.setattr(completions, "FLUSH_COUNT", 1)
-    first, second = opened(tmp_path), opened(tmp_path)
-    for key in EXPECTED[:4]:
-        first.add(line(key))
-    for key in EXPECTED[2:7]:
-        second.add(line(key))
-    assert opened(tmp_path).missing() == EXPECTED[7:], "parts of both count, each completion once"
-    for key in EXPECTED[4:]:
-        first.add(line(key))
-    whole = (tmp_path / "unit" / "completions.jsonl").read_bytes()
-    assert len(parts(tmp_path)) == 5, "those of the second, which is still at work"
-    for key in EXPECTED[7:]:
-        second.add(line(key))
-    assert (tmp_path / "unit" / "completions.jsonl").read_bytes() == whole
-    finish(tmp_path)
-
-
-def test_a_worker_that_dies_beside_another_leaves_parts_that_the_next_sweep_clears(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completions, "FLUSH_COUNT", 1)
-    first, second = opened(tmp_path), opened(tmp_path)
-    for key in EXPECTED:
-        first.add(line(key))
-    second.add(line(EXPECTED[3]))  # after the folder of parts was removed
-    assert len(parts(tmp_path)) == 1
-    finish(tmp_path)
-
-
-def test_the_folder_of_parts_may_go_while_a_part_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, write, lost = opened(tmp_path), completions.write_atomically, []
-
-    def racing(path: epath.Path, text: str) -> None:
-        if not lost and path.parent.name == "parts":
-            lost.append(path)
-            raise FileNotFoundError(path)
-        write(path, text)
-
-    monkeypatch.setattr(completions, "write_atomically", racing)
-    file.add(line(EXPECTED[0]))
-    file.flush()
-    assert lost
-    assert opened(tmp_path).missing() == EXPECTED[1:]
-
-
-@pytest.mark.parametrize("taken", [True, False], ids=["set aside by the other", "and begun anew"])
-def test_two_workers_set_a_stale_unit_aside_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
-) -> None:
-    """The second sees the unit as it was, and the first comes between."""
-    file = opened(tmp_path)
-    for key in EXPECTED:
-        file.add(line(key))
-    stored, calls = completions._stored_record, []
-
-    def behind(folder: epath.Path, wanted: UnitRecord) -> UnitRecord | None:
-        found = stored(folder, wanted)
-        calls.append(found)
-        if len(calls) == 1:
-            first = opened(tmp_path, snapshot="new")
-            if not taken:
-                first.add(line(EXPECTED[0]))
-                first.flush()
-        return found
-
-    monkeypatch.setattr(completions, "_stored_record", behind)
-    second = opened(tmp_path, snapshot="new")
-    assert aside(tmp_path) == ["1"]
-    for key in second.missing():
-        second.add(line(key))
-    assert rows_of(tmp_path / "unit" / "completions.jsonl") == [row(key) for key in EXPECTED]
-    assert opened(tmp_path, snapshot="new").missing() == []
-
-
-def test_the_number_of_what_is_set_aside_may_be_taken_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened(tmp_path).add(line(EXPECTED[0]))
-    (tmp_path / "unit").mkdir()
-    (tmp_path / "unit" / "kept").write_text("here")
-    move, tries = completions.move, []
-
-    def racing(source: epath.Path, target: epath.Path) -> None:
-        tries.append(target.name)
-        if len(tries) == 1:
-            target.mkdir(parents=True)
-        move(source, target)
-
-    monkeypatch.setattr(completions, "move", racing)
-    assert completions.set_aside(epath.Path(tmp_path / "unit"), epath.Path(tmp_path / "aside")) is not None
-    assert tries == ["1", "2"]
-    assert (tmp_path / "aside" / "2" / "kept").read_text() == "here"
-    assert completions.set_aside(epath.Path(tmp_path / "unit"), epath.Path(tmp_path / "aside")) is None

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from jax_sft.analysis.report.report import write_report
-from jax_sft.analysis.study import load_study
 from jax_sft.config import BenchmarkConfig, JudgeConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation import judge_units
 from jax_sft.evaluation.items import stored_items
 from jax_sft.evaluation.judge_asking import ask
-from jax_sft.evaluation.judge_units import Judging, judge_stored, judged_units
+from jax_sft.evaluation.judge_units import Judging, judge_stored
 from jax_sft.evaluation.score import score
 from jax_sft.evaluation.sweep import sweep
 from jax_sft.judges.chosen import headline_of, judges_of
@@ -23,7 +22,6 @@ from jax_sft.judges.page import Question
 from jax_sft.options import SweepOptions
 from jax_sft.tasks.task import get_task
 from tests.evaluation.judges import (
-    QUIET,
     REQUEST,
     RESPONSE,
     TOKENIZER,
@@ -294,44 +292,3 @@ def test_a_headline_is_the_judges_where_its_scores_are_the_published_ones(
         kind = get_task(task)
         found_headline = headline_of(BenchmarkConfig("b", task), chosen, kind.headline, kind.judged_by_model)
         assert found_headline[0] == headline
-
-
-def test_a_curve_that_two_kinds_of_judge_made_is_named(swept: Path, judges: tuple[JudgeConfig, ...]) -> None:
-    of = judged(swept, judges, "qwen3guard")
-    told = chips(8, Spoken(lambda _: "Safety: Safe"))
-    assert judge(of, told) == []
-    longer = replace(of, judges=(replace(judges[0], max_new_tokens=9),))
-    judging = Judging(longer, [(of.benchmarks[0], stored_items(of, "refusals"))])
-    [last] = judged_units(longer, [("first", 2, "refusals")], print)
-    assert judging.judge([last], told, QUIET) == []
-    with pytest.raises(JaxSftError, match=r"judge qwen3guard judged in 2 ways .* at step 0 of first"):
-        score(of)
-    assert judge(longer, told) == []
-    score(longer)
-
-
-def test_damaged_verdicts_are_named_and_judged_again(
-    swept: Path, judges: tuple[JudgeConfig, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    of = judged(swept, judges, "qwen3guard")
-    told = Spoken(lambda _: "Safety: Safe")
-    assert judge(of, chips(8, told)) == []
-    score(of)
-    file = unit(swept, "first", 2, "refusals") / "verdicts.jsonl"
-    first, second, *rest = file.read_text().splitlines(keepends=True)
-    file.write_text(first.replace("Safety: Safe", "Safety: Unsafe") + second[:40] + "\n" + "".join(rest))
-    [left_out] = load_study(of).runs[0].left_out.values()
-    assert left_out == "judges have judged since it was scored"
-    with pytest.raises(JaxSftError, match=r"line 1: is not what was written \(2 lines in all\)"):
-        score(of)
-    again = Spoken(lambda _: "Safety: Safe")
-    assert judge(of, chips(8, again)) == []
-    assert (
-        "verdicts.jsonl, line 1: is not what was written (2 lines in all); judged again"
-        in capsys.readouterr().out
-    )
-    assert len(verdicts(swept)) == 6
-    score(of)
-    assert scores(swept)["metrics"]["qwen3guard_unsafe"] == {"mean": 0, "n": 6} | {
-        name: scores(swept)["metrics"]["qwen3guard_unsafe"][name] for name in ("low", "high")
-    }

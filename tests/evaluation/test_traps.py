@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jax_sft.cli.main import main
-from jax_sft.config import BenchmarkConfig, EvaluationConfig, Run, SnapshotConfig, Study, replace
+from jax_sft.config import BenchmarkConfig, EvaluationConfig, Protocol, Run, SnapshotConfig, Study, replace
 from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.evaluation.items import store_items
 from jax_sft.evaluation.score import score
@@ -77,8 +77,8 @@ def test_stored_completions_are_measured_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(("drawn", "wanted"), [("standard", "paper"), ("paper", "standard")])
-def test_one_curve_holds_one_protocol(tmp_path: Path, drawn: str, wanted: str) -> None:
-    benchmark = BenchmarkConfig("p", "mmlu_pro", path="p.jsonl", protocol=wanted)  # type: ignore[arg-type]
+def test_one_curve_holds_one_protocol(tmp_path: Path, drawn: Protocol, wanted: Protocol) -> None:
+    benchmark = BenchmarkConfig("p", "mmlu_pro", path="p.jsonl", protocol=wanted)
     study = swept(tmp_path, drawn, benchmark)
     words = f"was drawn with protocol {drawn}, now it is {wanted}; "
     with pytest.raises(UsageError, match=words):
