@@ -21,7 +21,6 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -38,18 +37,6 @@ SHAPE = {
     "num_kv_heads": 4,
     "head_dim": 32,
     "mlp_size": 768,
-}
-SMOLLM2 = {
-    "vocab_size": 49_152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 100_000.0,
-    "tie_word_embeddings": True,
 }
 
 
@@ -166,23 +153,9 @@ def their_model(kind: str) -> Any:
     from jax_sft.models.weights.write import Tensors
 
     config, params = weights(kind)
-    if kind == "smollm2":
-        theirs: Any = transformers.LlamaConfig(**SMOLLM2)
-        model = transformers.LlamaForCausalLM(theirs)
-    else:
-        sizes = asdict(config)
-        theirs = transformers.Qwen3Config(
-            vocab_size=sizes["vocab_size"],
-            hidden_size=sizes["hidden_size"],
-            num_hidden_layers=sizes["num_layers"],
-            num_attention_heads=sizes["num_heads"],
-            num_key_value_heads=sizes["num_kv_heads"],
-            head_dim=sizes["head_dim"],
-            intermediate_size=sizes["mlp_size"],
-            rope_theta=sizes["rope_theta"],
-            tie_word_embeddings=False,
-        )
-        model = transformers.Qwen3ForCausalLM(theirs)
+    raw = family_of(config).write_config(config)
+    theirs = transformers.AutoConfig.for_model(**raw)
+    model = transformers.AutoModelForCausalLM.from_config(theirs, dtype=torch.float32)
     tensors = Tensors(family_of(config).table(config), config, params)
     state = {name: torch.from_numpy(np.array(tensors.read(name), np.float32)) for name in tensors.shapes}
     missing, unexpected = model.load_state_dict(state, strict=False)
