@@ -12,6 +12,8 @@ from jax_sft.evaluation.outputs import Clock
 from jax_sft.evaluation.snapshots import Snapshots
 from jax_sft.evaluation.units import UnitToDraw, Work
 from jax_sft.generation.backend import Completion
+from jax_sft.models import Params
+from jax_sft.sharding import shardings_of
 from jax_sft.study.records import CompletionLine
 from jax_sft.terminal import progress_of_completions
 from jax_sft.tokens.tokenizer import Tokenizer
@@ -27,23 +29,48 @@ def draw_run(study: Study, work: Work, console: Console, give_up: Callable[[str]
     snapshots = Snapshots(study, work.run.name, wanted, give_up)
     compared = Compared(work.comparer, [unit for units in work.todo.values() for unit in units])
     steps = [*compared.bases, *(step for step in work.todo if step not in compared.bases)]
-    for step, params in snapshots.read(steps):
-        compared.remember(step, params)
-        units = work.todo.get(step, [])
-        drawn = [unit for unit in units if not unit.questions]
-        scored = [unit for unit in units if unit.questions and unit.base is None]
-        if drawn:
-            work.engine.load(params)
+    try:
+        for step, params in snapshots.read(steps):
+            units = work.todo.get(step, [])
+            drawn = [unit for unit in units if not unit.questions]
+            read = [unit for unit in units if unit.questions]
+            kept = params if read or step in compared.bases else None
+            if drawn:
+                work.engine.load(params)
+            del params  # while completions are drawn, the host holds the next snapshot alone
             _draw_units(work, step, drawn, study.evaluation.seed, console)
-        if scored:
-            work.scorer.load(params)
-            _score_units(work, step, scored, console)
-        compared.compare(params, [unit for unit in units if unit.base is not None], give_up)
+            if kept is not None:
+                work.engine.unload()
+                _read_units(work, step, read, kept, compared, console, give_up)
+    finally:
+        work.engine.unload()
     snapshots.examine(work.complete)
+
+
+def _read_units(
+    work: Work,
+    step: int,
+    units: Sequence[UnitToDraw],
+    params: Params,
+    compared: Compared,
+    console: Console,
+    give_up: Callable[[str], None],
+) -> None:
+    """What is read and not drawn, the snapshot on the devices: likelihoods, and how far it is from a base."""
+    placed = jax.device_put(params, shardings_of(work.scorer.abstract_params()))
+    compared.remember(step, placed)
+    scored = [unit for unit in units if unit.base is None]
+    if scored:
+        work.scorer.load(placed)
+        _score_units(work, step, scored, console)
+        work.scorer.unload()
+    compared.compare(placed, [unit for unit in units if unit.base is not None], give_up)
 
 
 def _draw_units(work: Work, step: int, units: Sequence[UnitToDraw], seed: int, console: Console) -> None:
     """Draw with the weights that are loaded; however it ends, what was drawn is on disk."""
+    if not units:
+        return
     asked = [
         (unit, request, item) for unit in units for request, item in unit.requests(work.tokenizer.decode)
     ]

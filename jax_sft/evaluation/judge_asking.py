@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from jax_sft.config import EvaluationConfig
@@ -13,6 +14,7 @@ from jax_sft.generation.backend import Backend, MakeBackend, Request
 from jax_sft.generation.rewards import Rewards
 from jax_sft.judges.chosen import Chosen
 from jax_sft.judges.page import Question
+from jax_sft.models import Params
 from jax_sft.models.weights.read import load_pretrained
 
 AnyJudge = JudgeModel | ServedJudge
@@ -60,7 +62,7 @@ def _scores(
     advance: Advance,
 ) -> Iterator[Answer]:
     rewards = Rewards(model.model, settings, chips.mesh)
-    _load(model, rewards)
+    rewards.load(_read(model, rewards))
     names = list(asked)
     shown = [model.show(asked[of]) for of in names]
     for number, score in rewards.score([one.prompts[0] for one in shown]):
@@ -76,7 +78,7 @@ def _words(
     advance: Advance,
 ) -> Iterator[Answer]:
     backend = chips.make_backend(model.model, settings, model.stops, chips.mesh)
-    _load(model, backend)
+    backend.load(jax.device_get(_read(model, backend)))  # by the host: the devices have room for one copy
     shown = {of: model.show(question) for of, question in asked.items()}
     requests = (
         Request(of, place, prompt, model.max_new_tokens)
@@ -93,6 +95,5 @@ def _words(
             del waiting[request.id]
 
 
-def _load(model: JudgeModel, backend: Backend | Rewards) -> None:
-    _, params = load_pretrained(model.spec, backend.abstract_params(), model.config.init_ignore)
-    backend.load(params)
+def _read(model: JudgeModel, backend: Backend | Rewards) -> Params:
+    return load_pretrained(model.spec, backend.abstract_params(), model.config.init_ignore)[1]

@@ -16,6 +16,7 @@ from jax_sft.generation.backend import Backend, Completion, Request
 from jax_sft.generation.client import Client
 from jax_sft.generation.endpoint import Endpoint, identify
 from jax_sft.generation.engine import Engine
+from jax_sft.models.params import on_host
 from jax_sft.options import SweepOptions
 from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import run_folder
@@ -70,7 +71,7 @@ def compare(
         if len(prompt) < context
     ]
     engine = Engine(run.model, study.evaluation, voice.stops, make_generation_mesh(study.evaluation.tensor))
-    engine.load(load_snapshot(run_folder(study, run.name), step, engine.abstract_params()))
+    engine.load(load_snapshot(run_folder(study, run.name), step, on_host(engine.abstract_params())))
     ours, theirs = (
         {request.id: completion for request, completion in backend.generate(prompts)}
         for backend in (engine, server.backend(voice))

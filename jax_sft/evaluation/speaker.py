@@ -10,6 +10,7 @@ from jax_sft.errors import UsageError
 from jax_sft.evaluation.prompts import check_template
 from jax_sft.generation.backend import Completion, Request
 from jax_sft.generation.engine import Engine
+from jax_sft.models.params import on_host
 from jax_sft.responses.thinking import reopened
 from jax_sft.sharding import make_generation_mesh
 from jax_sft.study.folder import run_file
@@ -40,7 +41,7 @@ class Speaker:
         evaluation = replace(shape, penalties=True, compute_dtype=run.compute_dtype)
         stops = stop_ids(self._tokenizer, self._template)
         self._engine = Engine(run.model, evaluation, stops, make_generation_mesh(1))
-        self._engine.load(load_snapshot(folder, step, self._engine.abstract_params()))
+        self._engine.load(load_snapshot(folder, step, on_host(self._engine.abstract_params())))
         self.turns: list[Message] = []
 
     def answer(self, request: Request, seed: int, write: Callable[[str], None]) -> Completion:

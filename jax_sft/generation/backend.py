@@ -57,7 +57,10 @@ class Backend(Protocol):
         """Shapes, types and shardings in which it takes weights; nothing when it has its own."""
 
     def load(self, params: Params) -> None:
-        """Take these weights from now on."""
+        """Take these weights, which may lie on the host, from now on; let go of the others before."""
+
+    def unload(self) -> None:
+        """Let go of the weights."""
 
     def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
         """Each request with its completion, in the order in which they end.
@@ -96,7 +99,10 @@ class Scorer(Protocol):
         """Shapes, types and shardings in which it takes weights; nothing when it has its own."""
 
     def load(self, params: Params) -> None:
-        """Take these weights from now on."""
+        """Take these weights, placed as `abstract_params` says, from now on."""
+
+    def unload(self) -> None:
+        """Let go of the weights."""
 
     def score(self, given: Iterable[Given]) -> Iterator[tuple[Given, tuple[Scored, ...]]]:
         """Each question with what the model makes of its continuations, in the order in which they end."""

@@ -109,6 +109,9 @@ class Endpoint:
     def load(self, params: Params) -> None:
         """Do nothing: the server has its weights."""
 
+    def unload(self) -> None:
+        """Do nothing, either."""
+
     def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
         """Each request with its completion, in the order in which they end.
 

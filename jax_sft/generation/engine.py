@@ -37,7 +37,7 @@ from jax_sft.generation.slots import (
     slot_shardings,
 )
 from jax_sft.generation.watch import Watch
-from jax_sft.generation.weights import abstract_as_used, as_used, formats
+from jax_sft.generation.weights import Preparing, abstract_as_used, formats
 from jax_sft.models import Params
 from jax_sft.models.calibration import calibrate
 from jax_sft.models.memory import Layers, Orders, memory_of
@@ -75,7 +75,8 @@ class Engine:
         dtype = jnp.dtype(self.evaluation.compute_dtype)
         how = Decoding(self.model, self.memory, dtype, self.shape.chunk, self.stop_ids)
         in_slots = shardings_of(self.abstract_slots())
-        in_params = formats(self.abstract_ready(), self.mesh.devices.flat[0].platform)
+        platform = self.mesh.devices.flat[0].platform
+        in_params = formats(self.abstract_ready(), platform)
         whole, self._rows = replicated(self.mesh), batch_sharding(self.mesh)
 
         def counted_decode(params: Params, slots: Slots, turn: Turn) -> tuple[Slots, Chunk]:
@@ -89,7 +90,7 @@ class Engine:
             return Slots(self.memory.copy(slots.layers, from_B, to_B), slots.progress)
 
         self._calibrate = jax.jit(lambda params: calibrate(params, self.model, dtype))
-        self._ready = jax.jit(self._as_used, out_shardings=in_params)
+        self._ready = Preparing(self.model, self.evaluation.weight_dtype, self.abstract_params(), platform)
         self._empty = jax.jit(self._make_slots, out_shardings=in_slots)
         self._decode = jax.jit(
             counted_decode,
@@ -116,9 +117,6 @@ class Engine:
         """Shapes, types (the compute type) and shardings in which the engine wants the weights."""
         dtype = jnp.dtype(self.evaluation.compute_dtype)
         return abstract_params(self.model, dtype, self.mesh, GENERATION_RULES)
-
-    def _as_used(self, params: Params) -> Params:
-        return as_used(params, self.model, self.evaluation.weight_dtype)
 
     def abstract_ready(self) -> Params:
         """The weights as the programs take them."""
@@ -171,12 +169,21 @@ class Engine:
             return self._prefill.lower(self.abstract_ready(), self.abstract_slots(), orders)
 
     def load(self, params: Params) -> None:
-        """Decode with these weights from now on; UsageError unless they are as `abstract_params` says."""
+        """Decode with these weights from now on; UsageError unless they are as `abstract_params` says.
+
+        They may lie on the host, as numpy arrays. What was loaded before is let go of first: the devices need
+        memory for one set of weights.
+        """
         check_whole(params, self.abstract_params())
+        self.unload()
         with jax.set_mesh(self.mesh):
             self._params = self._ready(params)
             if self.evaluation.kv_dtype == "int8":
                 self._scales = jax.device_get(self._calibrate(self._params))
+
+    def unload(self) -> None:
+        """Let go of the weights; the devices' memory is free for others."""
+        self._params, self._scales = None, ()
 
     def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
         """Each request with its completion, in the order in which they end.

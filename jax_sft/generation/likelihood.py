@@ -72,6 +72,10 @@ class Likelihoods:
         """Score with these weights from now on; they lie as `abstract_params` says."""
         self._params = params
 
+    def unload(self) -> None:
+        """Let go of the weights."""
+        self._params = None
+
     def score(self, given: Iterable[Given]) -> Iterator[tuple[Given, tuple[Scored, ...]]]:
         """Each question with what the model makes of its continuations, in the order in which they are read.
 

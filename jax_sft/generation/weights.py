@@ -5,25 +5,78 @@ them, on a TPU those of the queries, and there also turn the projections to head
 the model's width last, once a chunk.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.layout import Format, Layout
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jax_sft.config import ModelConfig
+from jax_sft.config import ModelConfig, replace
 from jax_sft.models import Params
 from jax_sft.models.decoder import LAYERS, part_layers
 from jax_sft.models.quantised import Quantised, quantise_weights
+from jax_sft.sharding import shardings_of
 
 WeightDtype = Literal["same", "int8"]
 
 
 def as_used(params: Params, config: ModelConfig, weight_dtype: WeightDtype) -> Params:
     """The parameters, stacked over layers and in the compute type, as programs take them."""
-    return part_layers(quantise_weights(params) if weight_dtype == "int8" else params, config)
+    return part_layers(_quantised(params, weight_dtype), config)
+
+
+class Preparing:
+    """Makes weights as programs take them, so that no device ever holds them twice.
+
+    Those that come from the host go over layer by layer; what a layer was made from is let go of before the
+    next comes.
+    """
+
+    def __init__(self, config: ModelConfig, weight_dtype: WeightDtype, wanted: Params, platform: str) -> None:
+        """Nothing is compiled yet. `wanted` says how the parameters lie on devices, abstractly."""
+        layer = replace(config, num_layers=1)
+
+        def one_layer(layers: Params, at: jax.Array) -> Params:
+            taken = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, at, 1), layers)
+            return as_used({LAYERS: taken}, layer, weight_dtype)[LAYERS][0]
+
+        ready = formats(abstract_as_used(wanted, config, weight_dtype), platform)
+        self._count, self._places = config.num_layers, shardings_of(wanted)
+        self._layer = jax.jit(one_layer, out_shardings=ready[LAYERS][0])
+        self._others = {
+            name: jax.jit(
+                lambda leaf, name=name: _quantised({name: leaf}, weight_dtype)[name], out_shardings=place
+            )
+            for name, place in ready.items()
+            if name != LAYERS
+        }
+
+    def __call__(self, params: Params) -> Params:
+        """The parameters, on the host or on devices as was said, as programs take them."""
+        found = {
+            name: jax.block_until_ready(make(jax.device_put(params[name], self._places[name])))
+            for name, make in self._others.items()
+        }
+        return {**found, LAYERS: tuple(self._layers(params[LAYERS]))}
+
+    def _layers(self, layers: Params) -> Iterator[Params]:
+        on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(layers))
+        for number in range(self._count):
+            if on_host:
+                here = slice(number, number + 1)
+                taken = jax.tree.map(lambda leaf, here=here: leaf[here], layers)
+                ready = self._layer(jax.device_put(taken, self._places[LAYERS]), np.int32(0))
+            else:
+                ready = self._layer(layers, np.int32(number))
+            yield jax.block_until_ready(ready)
+
+
+def _quantised(params: Params, weight_dtype: WeightDtype) -> Params:
+    return quantise_weights(params) if weight_dtype == "int8" else params
 
 
 def abstract_as_used(params: Params, config: ModelConfig, weight_dtype: WeightDtype) -> Params:

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jax_sft.config import LoraConfig, ModelConfig
@@ -40,8 +41,16 @@ def _in_dtype(params: Params, dtype: Any) -> Params:
     return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
+def on_host(wanted: Params) -> Params:
+    """The same shapes and types, in the memory of the host: as numpy arrays, by whoever reads them."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), wanted)
+
+
 def check_whole(params: Params, wanted: Params) -> None:
-    """UsageError unless arrays are there as `wanted` (abstract) says: all, no more, shapes, types, places."""
+    """UsageError unless arrays are there as `wanted` (abstract) says: all, no more, shapes, types, places.
+
+    Those of the host have no place yet.
+    """
     have, want = (
         {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (params, wanted)
@@ -54,6 +63,8 @@ def check_whole(params: Params, wanted: Params) -> None:
             raise UsageError(
                 f"weights: {name} is {found.dtype} {list(found.shape)}, not {leaf.dtype} {list(leaf.shape)}"
             )
+        if isinstance(found, np.ndarray):
+            continue
         place = getattr(found, "sharding", None)
         if place is None or not place.is_equivalent_to(leaf.sharding, len(leaf.shape)):
             raise UsageError(f"weights: {name} lies as {place}, not as {leaf.sharding}")

@@ -105,7 +105,7 @@ def _lower_train(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     step: Any = compile_step(run, wanted, TOTAL_STEPS)
     with jax.set_mesh(mesh):
         lowered = step.lower(wanted, abstract_batch(shape, mesh))
-    return lowered, {"parameters": _held(wanted.params), "optimizer": _held(wanted.opt_state)}
+    return lowered, {"parameters": held(wanted.params), "optimizer": held(wanted.opt_state)}
 
 
 def _lower_engine(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
@@ -113,10 +113,10 @@ def _lower_engine(program: Program, mesh: Mesh) -> tuple[Any, dict[str, int]]:
     engine = Engine(program.run.model, program.evaluation, (0,), mesh)
     wanted, slots = engine.abstract_ready(), engine.abstract_slots()
     lowered = engine.lower_decode() if program.kind == "decode" else engine.lower_prefill()
-    return lowered, {"parameters": _held(wanted), "cache": _held(slots.layers)}
+    return lowered, {"parameters": held(wanted), "cache": held(slots.layers)}
 
 
-def _held(tree: Any) -> int:
+def held(tree: Any) -> int:
     """Bytes of abstract arrays in the memory of one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * jnp.dtype(leaf.dtype).itemsize

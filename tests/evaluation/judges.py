@@ -80,6 +80,9 @@ class Spoken:
     def load(self, params: Any) -> None:
         self.loads += 1
 
+    def unload(self) -> None:
+        raise AssertionError("a judge is let go of whole")
+
     def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
         for request in requests:
             prompt = TOKENIZER.decode(list(request.prompt), skip_special_tokens=False)

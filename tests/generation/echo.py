@@ -29,6 +29,9 @@ class Echo:
         weight = jax.device_get(params["final_norm"]["scale"])[0]
         self.mark = int(abs(weight) * 1000) % self.model.vocab_size
 
+    def unload(self) -> None:
+        self.mark = -1
+
     def generate(self, requests: Iterable[Request], seed: int = 0) -> Iterator[tuple[Request, Completion]]:
         asked = list(requests)
         for request in asked:
