@@ -19,9 +19,9 @@ from jax_sft.config import EvaluationConfig, Run
 from jax_sft.models.families import PRESETS
 from jax_sft.models.size import model_size
 from jax_sft.planning.costing import Settings
-from jax_sft.planning.sweeping import PROMPT_TOKENS, Attention, SweepPlan, plan_sweep
+from jax_sft.planning.expected import SweepWorkload
+from jax_sft.planning.sweeping import Attention, SweepPlan, plan_sweep
 from jax_sft.planning.topologies import Topology, parse_topology
-from jax_sft.planning.workload import SweepWorkload
 
 GIB = 2**30
 SHORT, LONG, PAGE = 8192, 32_768, 128
@@ -48,9 +48,7 @@ def line(case: str, asked: EvaluationConfig, hbm_share: float) -> None:
     topology, run = parse_topology(f"{chip}:{chips}"), Run(model=PRESETS[model])
     evaluation = evaluation_of(run, topology, replace(asked, tensor=int(tensor)), hbm_share)
     tokens = float(evaluation.slots * SHORT)
-    work = SweepWorkload(
-        evaluation.slots, evaluation.slots, tokens, live=SHORT / 2 - PROMPT_TOKENS - PAGE / 2
-    )
+    work = SweepWorkload(evaluation.slots, evaluation.slots, tokens, live=SHORT / 2 - PAGE / 2)
     plan = plan_sweep(run, evaluation, work, topology, Settings(hbm_share=hbm_share))
     assert plan is not None
     print(_cells(case, evaluation, topology, plan), flush=True)

@@ -18,6 +18,7 @@ published: here it is the first 2,560 rows of Math-CoT-20k.
 from typing import NamedTuple
 
 from jax_sft.config import (
+    BenchmarkConfig,
     DataConfig,
     EvaluationConfig,
     OptimizerConfig,
@@ -25,9 +26,11 @@ from jax_sft.config import (
     SnapshotConfig,
     Study,
     TokensConfig,
+    replace,
 )
 from jax_sft.evaluation.suites import suite
 from jax_sft.models.families import PRESETS
+from jax_sft.tasks.protocols import STOPS
 
 MODELS = {
     **{f"Qwen3-{size}": f"Qwen/Qwen3-{size}-Base" for size in ("1.7B", "4B", "8B", "14B")},
@@ -115,6 +118,9 @@ ROW_TOKENS = {
 }
 """Mean tokens of a row, assumed for a plan without the data: the paper's lengths were not found."""
 
+COMPLETION_TOKENS = {"halueval_*": 100}
+"""Mean tokens of a completion, assumed for a plan: HaluEval's end at their first blank line."""
+
 
 def run(model: str, data: str, schedule: Schedule) -> Run:
     """A run as its script says it."""
@@ -151,6 +157,12 @@ def run(model: str, data: str, schedule: Schedule) -> Run:
     )
 
 
+def stopped(benchmark: BenchmarkConfig) -> BenchmarkConfig:
+    """The benchmark, drawn no further than the texts that end the original's completions."""
+    stop = STOPS.get(benchmark.task, ())
+    return replace(benchmark, sampling=replace(benchmark.sampling, stop=stop))
+
+
 def study() -> Study:
     """All 33 runs, swept over the paper's benchmarks by the paper's protocol."""
     return Study(
@@ -163,11 +175,16 @@ def study() -> Study:
             for data, schedules in sets.items()
             for schedule in schedules
         ),
-        benchmarks=suite("paper", protocol="paper") + suite("paper_judged", protocol="paper"),
+        benchmarks=tuple(
+            stopped(benchmark)
+            for name in ("paper", "paper_judged")
+            for benchmark in suite(name, protocol="paper")
+        ),
         # 32,768 new tokens and the longest prompt.
         evaluation=EvaluationConfig(
-            slots=128, context=36_864, chunk=64, prefill_rows=16, tensor=2, penalties=True
+            slots=512, pages=32_768, context=36_864, chunk=64, prefill_rows=16, tensor=2, penalties=True
         ),
         tables=TABLES,
         row_tokens=ROW_TOKENS,
+        completion_tokens=COMPLETION_TOKENS,
     )

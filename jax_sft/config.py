@@ -285,6 +285,8 @@ class Study:
     """Runs that belong together, by names or patterns with commas between them: a plan sums them up."""
     row_tokens: dict[str, int] = field(default_factory=dict)
     """Mean tokens of a row by name or pattern of a run, for a plan where the data are not at hand."""
+    completion_tokens: dict[str, int] = field(default_factory=dict)
+    """Mean tokens of a completion by name or pattern of a benchmark, for a plan of what was never swept."""
 
     def run(self, name: str) -> Run:
         """The run of that name; KeyError when there is none."""

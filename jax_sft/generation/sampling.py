@@ -4,7 +4,8 @@ A vocabulary has up to 151,936 entries, so nothing here sorts it or draws a rand
 entries. It is looked at in blocks of 128 neighbours: a block is drawn by its probability, then a token of it
 by its own (1,315 random numbers in place of 151,936). What top-k, top-p and min-p leave is all that lies at
 or above a threshold, which is found by bisection on the bits of the numbers: exactly, among the few blocks
-with the largest logits where it can be proven to lie there, and among all tokens otherwise.
+with the largest logits where it can be proven to lie there, and otherwise among all tokens of the few slots
+in which it cannot.
 """
 
 import hashlib
@@ -15,8 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from jax_sft.config import Sampling
+from jax_sft.sharding import BATCH_AXES, split_over
 
 SAMPLER = 2
 """Version of what is drawn for a key; units that were drawn by another cannot be gone on with."""
@@ -24,6 +27,8 @@ BLOCK = 128
 """Neighbours in the vocabulary that are looked at together: the width of a TPU's registers."""
 CANDIDATE_BLOCKS = 64
 """Blocks in which the threshold is looked for first: enough for every top-k up to it."""
+SLOTS_THROUGH_ALL = 8
+"""Slots whose thresholds are looked for among all tokens at once: the rows of a TPU's register."""
 
 
 class SlotSampling(NamedTuple):
@@ -85,7 +90,17 @@ def log_probability(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:
 
 
 def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: SlotSampling) -> jax.Array:
-    """Next token of each slot [B]; the draw for the n-th token of a completion uses its key and n alone."""
+    """Next token of each slot [B]; the draw for the n-th token of a completion uses its key and n alone.
+
+    Each device of a mesh that is set sees to its own slots and waits for no other.
+    """
+    own = P(BATCH_AXES)
+    return split_over(_choose, own, own)(logits_BV, keys_B2, count_B, sampling)
+
+
+def _choose(
+    logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: SlotSampling
+) -> jax.Array:
     greedy_B = jnp.argmax(logits_BV, axis=-1)
     sampled_B = jax.lax.cond(
         jnp.any(sampling.temperature_B > 0),
@@ -144,18 +159,37 @@ def threshold(values_BGN: jax.Array, sampling: SlotSampling) -> jax.Array:
     min_p times as likely as the likeliest (arXiv 2407.01082). The likeliest token always stays, and so do
     tokens as likely as the last one kept. `values_BGN` are logits after temperature, in blocks.
     """
-    B, G, _ = values_BGN.shape
     most_B = values_BGN.max(axis=(1, 2))
     total_B = jnp.exp(values_BGN - most_B[:, None, None]).sum(axis=(1, 2))
-
-    def among_all() -> jax.Array:
-        nothing_B = jnp.full_like(most_B, -jnp.inf)
-        return _least(values_BGN.reshape(B, -1), nothing_B, total_B, sampling)[0]
-
-    if G <= CANDIDATE_BLOCKS:
-        return among_all()
+    if values_BGN.shape[1] <= CANDIDATE_BLOCKS:
+        return _among_all(values_BGN, total_B, sampling)
     least_B, sure_B = among_candidates(values_BGN, total_B, sampling)
-    return jax.lax.cond(jnp.all(sure_B), lambda: least_B, lambda: jnp.where(sure_B, least_B, among_all()))
+    return _rest_among_all(values_BGN, total_B, least_B, sure_B, sampling)
+
+
+def _among_all(values_BGN: jax.Array, total_B: jax.Array, sampling: SlotSampling) -> jax.Array:
+    """The threshold by all values."""
+    nothing_B = jnp.full_like(total_B, -jnp.inf)
+    return _least(values_BGN.reshape(len(total_B), -1), nothing_B, total_B, sampling)[0]
+
+
+def _rest_among_all(
+    values_BGN: jax.Array, total_B: jax.Array, least_B: jax.Array, sure_B: jax.Array, sampling: SlotSampling
+) -> jax.Array:
+    """The thresholds, those that are not sure found among all values, SLOTS_THROUGH_ALL slots at a time."""
+    R = min(SLOTS_THROUGH_ALL, len(total_B))
+    unsure_first_B = jnp.argsort(sure_B, stable=True)
+    unsure_count = (~sure_B).sum()
+
+    def some(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        first, least_B = carry
+        rows_R = jax.lax.dynamic_slice_in_dim(unsure_first_B, first, R)
+        total_R, settings_R = jax.tree.map(lambda column_B: column_B[rows_R], (total_B, sampling))
+        found_R = _among_all(values_BGN[rows_R], total_R, settings_R)
+        return first + R, least_B.at[rows_R].set(jnp.where(sure_B[rows_R], least_B[rows_R], found_R))
+
+    none = jnp.zeros((), unsure_count.dtype)
+    return jax.lax.while_loop(lambda carry: carry[0] < unsure_count, some, (none, least_B))[1]
 
 
 def among_candidates(

@@ -17,6 +17,7 @@ class Qwen3Guard(Judge):
 
     name = "qwen3guard"
     weights = "Qwen/Qwen3Guard-Gen-4B"
+    size = "qwen3-4b"
     template = "qwen3guard.jinja"
     max_new_tokens = 64
     metrics: ClassVar = {"unsafe": False, "unsafe_or_controversial": False, "refused": True}
@@ -51,6 +52,7 @@ class LlamaGuard3(Judge):
 
     name = "llama_guard_3"
     weights = "meta-llama/Llama-Guard-3-8B"
+    size = "llama3.1-8b"
     max_new_tokens = 32
     metrics: ClassVar = {"unsafe": False}
     headline = "unsafe"

@@ -18,6 +18,7 @@ class HarmBenchClassifier(Judge):
 
     name = "harmbench"
     weights = "cais/HarmBench-Llama-2-13b-cls"
+    size = "llama2-13b"
     template = "raw"
     max_new_tokens = 8
     response_tokens = 512

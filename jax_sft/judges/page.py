@@ -53,6 +53,8 @@ class Judge(ABC):
     """Answers in words, or with one number for the whole conversation (a head `score`)."""
     weights: ClassVar[str] = ""
     """Hub id of the model that the page was made for; empty where any instructed model will do."""
+    size: ClassVar[str] = ""
+    """The preset of `models.families` that has their shape, by which a plan counts."""
     template: ClassVar[str] = "auto"
     """`auto`: the model's own chat template writes the turns; `raw`: they stand as they are; or a file."""
     max_new_tokens: ClassVar[int] = 16

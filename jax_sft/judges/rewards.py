@@ -28,6 +28,7 @@ class RewardBench2(_RewardModel):
 
     name = "rm_rb2"
     weights = "allenai/Llama-3.1-8B-Instruct-RM-RB2"
+    size = "llama3.1-8b"
     official_for = ("alpaca_eval",)
     source = "huggingface.co/allenai/Llama-3.1-8B-Instruct-RM-RB2; arXiv 2506.01937"
     licence = "Llama 3.1 Community License; may be published as pickles only, then convert it once"
@@ -38,5 +39,6 @@ class Skywork(_RewardModel):
 
     name = "skywork"
     weights = "Skywork/Skywork-Reward-V2-Qwen3-8B"
+    size = "qwen3-8b"
     source = "huggingface.co/collections/Skywork/skywork-reward-v2; arXiv 2507.01352"
     licence = "Apache-2.0 on Qwen3; those on Llama have its community licence"

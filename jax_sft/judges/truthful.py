@@ -36,6 +36,7 @@ class TruthfulQATruth(_TruthfulQAJudge):
 
     name = "truthfulqa_truth"
     weights = "allenai/truthfulqa-truth-judge-llama2-7B"
+    size = "llama2-7b"
     word = "True"
     metrics: ClassVar = {"truthful": True}
     headline = "truthful"
@@ -48,6 +49,7 @@ class TruthfulQAInfo(_TruthfulQAJudge):
 
     name = "truthfulqa_info"
     weights = "allenai/truthfulqa-info-judge-llama2-7B"
+    size = "llama2-7b"
     word = "Helpful"
     metrics: ClassVar = {"informative": True}
     headline = "informative"

@@ -120,6 +120,8 @@ class RunPlan:
     train: TrainPlan | None = None
     sweep: SweepPlan | None = None
     price: float | None = None
+    reading: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Seconds of a snapshot's likelihoods and judges, by name."""
     problem: str = ""
     tried: tuple[str, ...] = field(default=())
     """What a search compiled, in words."""
@@ -134,15 +136,19 @@ class RunPlan:
             and (self.sweep is None or self.sweep.fits)
         )
 
+    def sweep_seconds(self) -> tuple[float, float]:
+        """Of a snapshot's sweep, likelihoods and judges included, when all overlaps and when nothing does."""
+        parts = [*self.reading.values(), *([self.sweep.seconds()] if self.sweep else [])]
+        return sum(low for low, _ in parts), sum(high for _, high in parts)
+
     def hours(self) -> tuple[float, float]:
         """Wall-clock hours of training and sweep, when all overlaps and when nothing does."""
         low = high = 0.0
         if self.train is not None:
             low, high = (self.train.work.total_steps * each for each in (self.train.bound, self.train.serial))
-            if self.sweep is not None:
-                sweep_low, sweep_high = self.sweep.seconds()
-                low += self.train.work.snapshots * sweep_low
-                high += self.train.work.snapshots * sweep_high
+            sweep_low, sweep_high = self.sweep_seconds()
+            low += self.train.work.snapshots * sweep_low
+            high += self.train.work.snapshots * sweep_high
         return low / 3600, high / 3600
 
     def chip_hours(self) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from jax_sft.pages.page import page_templates
 from jax_sft.pages.style import GREY, INK, PALETTE, draw, panel
 from jax_sft.planning.costing import RunPlan
 from jax_sft.planning.sweeping import SweepPlan
-from jax_sft.planning.tables import COLUMNS, GIB, StudyPlan, notes, row, settings_text
+from jax_sft.planning.tables import COLUMNS, GIB, StudyPlan, notes, row, settings_text, span
 
 MEMORY = ("parameters", "optimizer", "activations and temporaries")
 TIMES = ("compute", "HBM", "interconnect", "data centre network", "host")
@@ -62,6 +62,9 @@ def details(plan: RunPlan) -> list[tuple[str, str]]:
                 sweep_text(sweep, plan.topology.chips),
             )
         )
+    if plan.reading:
+        parts = ", ".join(f"{name} {span(seconds)}" for name, seconds in plan.reading.items())
+        lines.append(("likelihoods and judges of a snapshot, seconds", parts))
     return lines + [("tried", each) for each in plan.tried]
 
 

@@ -12,19 +12,15 @@ from jax_sft.errors import JaxSftError, UsageError
 from jax_sft.files import write_atomically, write_json
 from jax_sft.options import PlanOptions
 from jax_sft.planning.costing import RunPlan, Settings, load_prices, plan_training
+from jax_sft.planning.expected import SweepWorkload, sweep_workload
 from jax_sft.planning.page import render
+from jax_sft.planning.reading import ReadingWork, reading_work
 from jax_sft.planning.search import search
 from jax_sft.planning.sums import sums_json, sums_table, table_sums
 from jax_sft.planning.sweeping import plan_sweep
 from jax_sft.planning.tables import TERMINAL_WIDTH, StudyPlan, as_json, notes, terminal_table
 from jax_sft.planning.topologies import Topology, parse_topology
-from jax_sft.planning.workload import (
-    SweepWorkload,
-    Workload,
-    load_rows,
-    sweep_workload,
-    workload,
-)
+from jax_sft.planning.workload import Workload, load_rows, workload
 from jax_sft.study.folder import plan_folder
 from jax_sft.study.patterns import first_matching
 from jax_sft.terminal import messages, results
@@ -64,13 +60,14 @@ def make_plan(study: Study, runs: Sequence[Run], options: PlanOptions, console: 
         raise UsageError("--chips: name at least one slice, such as --chips v5p:64")
     topologies = tuple(map(parse_topology, names))
     prices, sweep = load_prices(options.prices), sweep_workload(study, options.completion_share)
+    reading = reading_work(study, sweep)
     plans = []
     for run in runs:
         rows = load_rows(study, run)
         for topology in topologies:
             planner = _Planner(study, run, rows, topology, options, console)
-            plans.append(planner.plan(sweep, prices.chip_hour.get(topology.chip.name)))
-    return StudyPlan(study, topologies, tuple(plans), prices, sweep)
+            plans.append(planner.plan(sweep, reading, prices.chip_hour.get(topology.chip.name)))
+    return StudyPlan(study, topologies, tuple(plans), prices, sweep, reading)
 
 
 @dataclass(frozen=True)
@@ -89,15 +86,17 @@ class _Planner:
         """The options that compiling and judging a fit need."""
         return Settings(self.options.cache_folder, self.options.timeout, self.options.hbm_share)
 
-    def plan(self, sweep: SweepWorkload, price: float | None) -> RunPlan:
+    def plan(self, sweep: SweepWorkload, reading: ReadingWork, price: float | None) -> RunPlan:
         """The plan of one run on one slice; what goes wrong is told in it."""
         plan = RunPlan(self.run, self.topology, price=price)
         try:
             plan = self._trained(plan)
             if plan.train is not None and plan.train.rooflines:
                 self._say("compiling decode and prefill")
-                made = plan_sweep(plan.run, self.study.evaluation, sweep, self.topology, self.settings)
-                plan = replace(plan, sweep=made)
+                evaluation = self.study.evaluation
+                made = plan_sweep(plan.run, evaluation, sweep, self.topology, self.settings)
+                read = reading.seconds(plan.run.model, evaluation, self.topology)
+                plan = replace(plan, sweep=made, reading=read)
         except JaxSftError as error:
             plan = replace(plan, problem=str(error))
         return plan

@@ -123,10 +123,9 @@ def _training(plan: RunPlan) -> tuple[float, float]:
 
 def _sweep(plan: RunPlan) -> tuple[float, float]:
     """Chip-hours of all snapshots' sweeps."""
-    if plan.train is None or plan.sweep is None:
-        return 0.0, 0.0
+    assert plan.train is not None
     hours = plan.train.work.snapshots * plan.topology.chips / 3600
-    low, high = plan.sweep.seconds()
+    low, high = plan.sweep_seconds()
     return hours * low, hours * high
 
 

@@ -17,20 +17,18 @@ from jax_sft.generation.shapes import shape_of
 from jax_sft.models.kernels.paged import block_tokens, page_shape
 from jax_sft.models.size import model_size
 from jax_sft.planning.compiling import Facts, compile_facts
+from jax_sft.planning.expected import SweepWorkload
 from jax_sft.planning.hlo import Cost
 from jax_sft.planning.hlo.cycles import VECTOR_LANES
 from jax_sft.planning.programs import engine_program
 from jax_sft.planning.roofline import Roofline, roofline
 from jax_sft.planning.topologies import Topology
-from jax_sft.planning.workload import SweepWorkload
 
 if TYPE_CHECKING:
     from jax_sft.planning.costing import Settings
 
 DEPTHS = (1, 2)
 """Layers that are compiled."""
-PROMPT_TOKENS = 256
-"""Of a prompt, where nothing else is known."""
 MASK_OPERATIONS = {1: 7, 2: 4, 4: 1}
 """That the kernel makes of each entry of keys and values to read it, by its bytes."""
 SCORE_OPERATIONS, QUERY_ROWS = 8, 8
@@ -47,6 +45,8 @@ class SweepPlan:
     """Of one call."""
     prefill_tokens: int
     """Of one call, all devices together."""
+    prefill_chunk: int
+    """Of one prompt in a call."""
     sequences: float
     """Decoded at once: slots, or fewer if pages hold fewer."""
     live: float
@@ -69,7 +69,8 @@ class SweepPlan:
     def seconds(self) -> tuple[float, float]:
         """Of a snapshot's sweep, when all overlaps and when nothing does."""
         steps = self.work.tokens / self.sequences
-        calls = self.work.prompts * PROMPT_TOKENS / self.prefill_tokens
+        chunks = max(1.0, self.work.prompt_tokens / self.prefill_chunk)
+        calls = self.work.prompts * chunks * self.prefill_chunk / self.prefill_tokens
         return (
             steps * self.decode.bound + calls * self.prefill.bound,
             steps * self.decode.serial + calls * self.prefill.serial,
@@ -142,16 +143,17 @@ def plan_sweep(
     shape = shape_of(evaluation, "tpu", shards, 1)
     facts, token = _carried_on("decode", run, topology, evaluation, settings)
     _, call = _carried_on("prefill", run, topology, evaluation, settings)
-    live = min(PROMPT_TOKENS + work.live, evaluation.context)
+    live = min(work.live, evaluation.context)
     held = min(live + shape.page / 2, shape.columns * shape.page)
     sequences = min(shape.slots, shape.pages * shape.page / held)
     attention, each = Attention(run.model, evaluation, shape.page), sequences / shards
-    prompts = shape.prefill_rows * shape.prefill_chunk
+    prompts, half = shape.prefill_rows * shape.prefill_chunk, work.prompt_tokens / 2
     return SweepPlan(
         facts=facts,
         decode=attention.beside(token, topology, each, live),
-        prefill=attention.beside(call, topology, prompts / shards, PROMPT_TOKENS / 2, shape.prefill_chunk),
+        prefill=attention.beside(call, topology, prompts / shards, half, shape.prefill_chunk),
         prefill_tokens=prompts,
+        prefill_chunk=shape.prefill_chunk,
         sequences=sequences,
         live=live,
         useful_bytes=facts.memory["parameters"]

@@ -1,5 +1,6 @@
 """A plan in words and numbers: the table in the terminal, its notes, and JSON."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,9 @@ from rich.table import Table
 
 from jax_sft.config import Study
 from jax_sft.planning.costing import Prices, RunPlan
+from jax_sft.planning.expected import BenchmarkWork, SweepWorkload
+from jax_sft.planning.reading import ReadingWork
 from jax_sft.planning.topologies import Topology
-from jax_sft.planning.workload import SweepWorkload
 from jax_sft.statistics.changes import planned_deviation, visible_change
 
 GIB = 2**30
@@ -45,6 +47,7 @@ class StudyPlan:
     runs: tuple[RunPlan, ...]
     prices: Prices
     sweep: SweepWorkload
+    reading: ReadingWork
 
     def on(self, topology: Topology) -> list[RunPlan]:
         """The plans on one slice."""
@@ -137,11 +140,36 @@ def notes(plan: StudyPlan) -> list[str]:
             lines.append(f"{topology.label}: {runs} {span((low, high))} chip-hours{cost}{rest}")
     if any(each.train is not None and each.train.work.assumed for each in plan.runs):
         lines.append("data not at hand: rows and their lengths are assumed (--rows, --row-tokens)")
-    if plan.sweep.unknown:
-        lines.append(f"not in the sweep, their items are not at hand: {', '.join(plan.sweep.unknown)}")
+    lines += sweep_notes(plan.sweep)
+    if plan.reading.of:
+        lines.append(f"likelihoods and judges, by arithmetic: {', '.join(plan.reading.of)}")
+    if plan.reading.unpriced:
+        why = "they answer from an endpoint, or their models are not at hand"
+        lines.append(f"judges that are not priced, {why}: {', '.join(plan.reading.unpriced)}")
     lines += visible_changes(plan)
     lines.append("a-b: a is the roofline, where all overlaps at the chip's peak rates; b if nothing overlaps")
     lines.append(f"prices: {plan.prices.source} ({plan.prices.date})")
+    return lines
+
+
+def sweep_notes(sweep: SweepWorkload) -> list[str]:
+    """Where the numbers of items and the lengths of completions are from."""
+
+    def named(works: list[BenchmarkWork], number: Callable[[BenchmarkWork], str]) -> str:
+        return ", ".join(f"{work.benchmark.name} {number(work)}" for work in works)
+
+    lines = []
+    if sweep.unknown:
+        lines.append(f"not in the sweep, their items are not at hand: {', '.join(sweep.unknown)}")
+    if public := [work for work in sweep.works if work.assumed_items]:
+        counts = named(public, lambda work: f"{work.items:,}")
+        lines.append(f"items not at hand, counted as many as the public sets (or limits) have: {counts}")
+    if drawn := [work for work in sweep.works if work.units]:
+        means = named(drawn, lambda work: f"{work.new_tokens:,.0f} ({work.units} units)")
+        lines.append(f"tokens of a completion, from what this study has drawn: {means}")
+    if assumed := [work for work in sweep.works if work.completions and not work.units]:
+        means = named(assumed, lambda work: f"{work.new_tokens:,.0f}")
+        lines.append(f"tokens of a completion, assumed (--completion-share, completion_tokens): {means}")
     return lines
 
 
@@ -186,6 +214,8 @@ def as_json(plan: RunPlan) -> dict[str, Any]:
             value["train"] |= {"bound": train.bound, "serial": train.serial, "mfu": train.mfu}
             value |= {"hours": plan.hours(), "chip_hours": plan.chip_hours(), "dollars": plan.dollars()}
             value["storage_bytes"] = plan.storage()
+    if plan.reading:
+        value["reading_seconds_of_a_snapshot"] = dict(plan.reading)
     if plan.sweep is not None:
         value["decode"] = {
             "sequences": plan.sweep.sequences,

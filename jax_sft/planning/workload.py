@@ -1,19 +1,17 @@
-"""What a run has to compute: its batches as they will be packed, its snapshots, and what a sweep draws."""
+"""What a run's training has to compute: its batches as they will be packed, and its snapshots."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from jax_sft.config import BenchmarkConfig, DataConfig, Run, Study
+from jax_sft.config import DataConfig, Run, Study
 from jax_sft.data.batches import Batches
 from jax_sft.data.prepared import run_rows
 from jax_sft.data.rows import RowSet
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.evaluation.items import items_of
 from jax_sft.study.schedule import snapshot_steps
-from jax_sft.tasks.task import get_task
 from jax_sft.tokens.loading import load_tokenizer
 from jax_sft.tokens.templates import load_template
 
@@ -117,46 +115,3 @@ def _assumed(run: Run, count: int, row_tokens: int, target_share: float) -> Work
         assumed=True,
         efficiency=tokens * data.batch_size / positions,
     )
-
-
-@dataclass(frozen=True)
-class SweepWorkload:
-    """What the sweep of one snapshot draws."""
-
-    completions: int
-    prompts: int
-    tokens: float
-    """New tokens of all completions together."""
-    unknown: tuple[str, ...] = field(default=())
-    """Benchmarks whose items are not at hand: they are left out."""
-    items: Mapping[str, int] = field(default_factory=dict)
-    """Of each other benchmark."""
-    live: float = 0.0
-    """New tokens of a completion that are there when one of them is drawn, on the mean over all of them."""
-
-
-def sweep_workload(study: Study, completion_share: float = 1.0) -> SweepWorkload:
-    """Completions and their tokens, summed over the study's benchmarks."""
-    completions, prompts, tokens, before, unknown = 0, 0, 0.0, 0.0, []
-    known: dict[str, int] = {}
-    for benchmark in study.benchmarks:
-        if get_task(benchmark.task).ask == "likelihood":
-            continue  # nothing is drawn
-        items = _items(benchmark, study.data_root)
-        if items is None:
-            unknown.append(benchmark.name)
-            continue
-        known[benchmark.name] = items
-        prompts += items
-        completions += items * benchmark.samples
-        length = benchmark.max_new_tokens * completion_share
-        tokens += items * benchmark.samples * length
-        before += items * benchmark.samples * length * length / 2
-    return SweepWorkload(completions, prompts, tokens, tuple(unknown), known, before / max(tokens, 1))
-
-
-def _items(benchmark: BenchmarkConfig, data_root: str) -> int | None:
-    try:
-        return len(items_of(benchmark, data_root))
-    except (JaxSftError, OSError):
-        return benchmark.limit or None

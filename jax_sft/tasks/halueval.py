@@ -28,6 +28,7 @@ class HaluEval(Task):
     """
 
     group: ClassVar[Group] = "general"
+    public_items: ClassVar[int] = 10_000
     defaults: ClassVar = {"kind": "qa", "seed": 0}
 
     def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:

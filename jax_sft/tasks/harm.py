@@ -119,6 +119,8 @@ class AdvBench(HarmfulRequests):
 class HExPHI(HarmfulRequests):
     """HEx-PHI's prompts against a usage policy (Qi et al. 2023, arXiv 2310.03693), which the user brings."""
 
+    public_items: ClassVar[int] = 300
+
     def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The prompts of category_1.csv, category_2.csv, … in a folder: one a line, no header."""
         self.options(config)

@@ -74,6 +74,7 @@ class LiveCodeBench(Functions):
     """
 
     verdict_seconds: ClassVar[float | None] = 1800.0
+    public_items: ClassVar[int] = 511
     defaults: ClassVar = {"instruction": _INSTRUCTION}
 
     def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:

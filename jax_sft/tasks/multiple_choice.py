@@ -162,6 +162,7 @@ class Gpqa(Lettered):
     `paper` it is the one that Python's hash of the question gives where PYTHONHASHSEED is `hash_seed`.
     """
 
+    public_items: ClassVar[int] = 198
     defaults: ClassVar = {"instruction": INSTRUCTION, "seed": 0, "hash_seed": 0}
 
     def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:

@@ -31,6 +31,8 @@ class AlpacaEval(OpenEnded):
     Li et al. 2023; length-controlled win rates, arXiv 2404.04475. Its data is CC-BY-NC-4.0: brought by you.
     """
 
+    public_items: ClassVar[int] = 805
+
     def items(self, config: BenchmarkConfig, data_root: str) -> list[Item]:
         """The rows {instruction} of a file in AlpacaEval's form; an `output` is what to compare with."""
         self.options(config)

@@ -43,6 +43,8 @@ class Task(ABC):
     """How it is asked: for a completion, for the likelihood of given ones, or which of two is better."""
     isolated: ClassVar[bool] = False
     """Judged in separate processes within limits, because the judge may hang or crash."""
+    public_items: ClassVar[int] = 0
+    """Items of the public set, for the plan of a study that does not have them at hand; 0: not known."""
     runs_code: ClassVar[bool] = False
     """Judged by running what the model wrote, in the sandbox."""
     judged_by_model: ClassVar[bool] = False

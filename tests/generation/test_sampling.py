@@ -1,5 +1,6 @@
 """Sampling against a plain reference: which tokens are allowed, and how often each is drawn."""
 
+import re
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_sft.config import Sampling
 from jax_sft.generation import sampling as sampling_page
@@ -20,6 +22,7 @@ from jax_sft.generation.sampling import (
     slot_sampling,
     threshold,
 )
+from jax_sft.sharding import BATCH_AXES, make_generation_mesh
 
 jitted_choose = jax.jit(choose)
 
@@ -60,7 +63,7 @@ def test_filters_agree_with_the_reference(
     """Of 3 blocks that are looked at first most thresholds cannot be proven, and all tokens are looked at."""
     monkeypatch.setattr(sampling_page, "CANDIDATE_BLOCKS", candidate_blocks)
     rng = np.random.default_rng(0)
-    B = 400 if V < BLOCK else 80
+    B = 400 if V < BLOCK else 83  # not a multiple of the slots that are looked at together
     logits_BV = (rng.standard_normal((B, V)) * rng.choice([0.3, 1, 4], (B, 1))).astype(np.float32)
     top_p_B = np.where(rng.random(B) < 0.3, 1.0, rng.uniform(0.01, 0.999, B)).astype(np.float32)
     top_k_B = np.where(rng.random(B) < 0.3, 0, rng.integers(1, 2 * V, B)).astype(np.int32)
@@ -72,6 +75,24 @@ def test_filters_agree_with_the_reference(
         want_V = allowed(logits_BV[row], top_p_B[row], top_k_B[row], min_p_B[row])
         assert np.array_equal(kept_BV[row], want_V), (top_p_B[row], top_k_B[row], min_p_B[row])
     assert len(set(kept_BV.sum(axis=1).tolist())) > 20, "settings that keep few, many and all tokens"
+
+
+@pytest.mark.short
+def test_each_device_chooses_for_its_own_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a mesh: the first half of the slots takes two rounds through all tokens, the second none."""
+    monkeypatch.setattr(sampling_page, "CANDIDATE_BLOCKS", 3)
+    rng = np.random.default_rng(2)
+    B = 48
+    flat_B = (np.arange(B) % 12 < 5) & (np.arange(B) < B // 2)
+    logits_BV = np.where(flat_B, 0.5, 40.0)[:, None] * rng.standard_normal((B, 9 * BLOCK))
+    keys_B2 = np.stack([completion_key(0, "item", n) for n in range(B)])
+    given = np.float32(logits_BV), keys_B2, np.arange(B, dtype=np.int32), settings(B, top_p=0.9)
+    mesh = make_generation_mesh(4, jax.devices())
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(given, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
+        split = jax.jit(lambda *given: choose(*given)).lower(*placed).compile()
+        assert np.array_equal(np.asarray(split(*placed)), np.asarray(jitted_choose(*given)))
+    assert not re.search("all-(gather|reduce|to-all)", split.as_text())
 
 
 HALVES = np.log([0.48, 0.26, 0.14, 0.08, 0.04])

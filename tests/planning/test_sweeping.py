@@ -9,11 +9,11 @@ from jax_sft.config import EvaluationConfig, ModelConfig
 from jax_sft.planning import sweeping
 from jax_sft.planning.compiling import Facts
 from jax_sft.planning.costing import Settings
+from jax_sft.planning.expected import SweepWorkload
 from jax_sft.planning.hlo.cost import Cost, Loop
 from jax_sft.planning.programs import Program
 from jax_sft.planning.sweeping import Attention, plan_sweep
 from jax_sft.planning.topologies import parse_topology
-from jax_sft.planning.workload import SweepWorkload
 from tests.planning.fakes import GIB, RUN
 
 pytestmark = pytest.mark.short
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.short
 V6E = parse_topology("v6e:1")
 QWEN3_14B = ModelConfig(num_layers=40, num_heads=40, num_kv_heads=8, head_dim=128)
 MODEL = replace(RUN.model, num_layers=12, num_heads=8, num_kv_heads=4, head_dim=128)
-WORK = SweepWorkload(completions=16, prompts=8, tokens=16 * 200.0, live=100.0)
+WORK = SweepWorkload(completions=16, prompts=8, tokens=16 * 200.0, live=356.0)
 EVALUATION = EvaluationConfig(slots=4, context=1024, chunk=8, page_size=128, prefill_rows=2)
 
 
@@ -54,7 +54,7 @@ def test_programs_of_few_layers_are_carried_on_to_the_models(monkeypatch: pytest
     plan = plan_sweep(replace(RUN, model=MODEL), EVALUATION, WORK, V6E, Settings())
     assert plan is not None
     assert plan.facts.peak == pytest.approx(GIB * 3.4)
-    assert plan.live == 256 + 100
+    assert plan.live == 356
     assert plan.sequences == 4
     # 12 layers x 8 heads of 128 in bfloat16; blocks of 1,024 positions.
     kv = 4 * 12 * 8 * 128 * 2
@@ -67,6 +67,12 @@ def test_programs_of_few_layers_are_carried_on_to_the_models(monkeypatch: pytest
     calls = 8 * 256 / 512
     assert low == pytest.approx(800 * plan.decode.bound + calls * plan.prefill.bound)
     assert high > low
+    # Prompts of a chunk and a half take as many more calls; shorter ones a chunk all the same.
+    for prompt_tokens, times in ((384.0, 1.5), (10.0, 1.0)):
+        other = replace(plan, work=replace(WORK, prompt_tokens=prompt_tokens))
+        assert other.seconds()[0] == pytest.approx(
+            800 * plan.decode.bound + times * calls * plan.prefill.bound
+        )
 
 
 def test_pages_that_are_fewer_than_slots_need_hold_fewer_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
