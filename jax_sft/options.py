@@ -148,6 +148,10 @@ class SweepOptions:
     of the one snapshot that --runs and --steps name."""
     check_backend: str = ""
     """Draw nothing; compare our engine and the server at this URL greedily, on prompts of the benchmarks."""
+    check_prompts: int = 50
+    """Prompts of --check-backend."""
+    check_tokens: int = 64
+    """New tokens for each of them."""
     model: str = ""
     """The name under which the server of --endpoint or --check-backend has the snapshot."""
     requests: int = 32
@@ -166,8 +170,9 @@ class SweepOptions:
         if self.endpoint and (self.follow or self.check_backend):
             other = "--follow" if self.follow else "--check-backend"
             raise UsageError(f"--endpoint: a server has one snapshot; leave out {other}")
-        if self.requests < 1:
-            raise UsageError(f"--requests {self.requests}: is not at least 1")
+        for name in ("requests", "check_prompts", "check_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: is not at least 1")
         if not self.request_timeout > 0:
             raise UsageError(f"--request-timeout {self.request_timeout}: is not above 0")
 

@@ -168,7 +168,8 @@ def sweep(
     configs = [find_benchmark(study, name) for name in names]
     server = Server.of(options, runs, steps)
     if options.check_backend and server:
-        results(120).print(compare(study, trained_run(study, runs[0]), (steps or [0])[0], configs, server))
+        run = trained_run(study, runs[0])
+        results(120).print(compare(study, run, (steps or [0])[0], configs, server, options))
         return
     sweeper = Sweep(study, configs, console, worker=worker, judges=options.judges, server=server)
     rounds = _rounds(sweeper, list(dict.fromkeys(runs)), steps, options)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from jax_sft.checkpoints.store import load_snapshot
-from jax_sft.config import ParallelismConfig
+from jax_sft.config import ParallelismConfig, replace
 from jax_sft.errors import UsageError
 from jax_sft.evaluation.serving import first_difference
 from jax_sft.evaluation.sweep import Sweep, sweep
@@ -100,6 +101,7 @@ def test_one_curve_is_not_drawn_by_two_backends(swept: Path, server: FaultyServe
         ({"model": "base"}, (["first"], [2]), r"does not serve base; it serves exports/2"),
         ({"follow": True}, (["first"], [2]), r"--endpoint: a server has one snapshot; leave out --follow"),
         ({"requests": 0}, (["first"], [2]), r"--requests 0: is not at least 1"),
+        ({"check_prompts": 0}, (["first"], [2]), r"--check-prompts 0: is not at least 1"),
         ({"request_timeout": 0.0}, (["first"], [2]), r"--request-timeout 0.0: is not above 0"),
         ({"endpoint": "nowhere"}, (["first"], [2]), r"endpoint 'nowhere': write a URL such as"),
     ],
@@ -116,11 +118,9 @@ def test_a_server_is_compared_with_our_engine(
     fresh: Path, server: FaultyServer, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr("jax_sft.evaluation.serving.Engine", lambda *_: engine)
-    monkeypatch.setattr("jax_sft.evaluation.serving.load_snapshot", lambda *_: None)
-    monkeypatch.setattr(engine, "load", lambda _: None)  # it has its weights
-    monkeypatch.setattr("jax_sft.evaluation.serving.PROMPTS", 6)
-    monkeypatch.setattr("jax_sft.evaluation.serving.LONGEST", 12)
-    checked = options(server, endpoint="", check_backend=server.url)
+    for name in ("load", "unload"):
+        monkeypatch.setattr(engine, name, lambda *_: None)  # it has its weights, and answers for the server
+    checked = options(server, endpoint="", check_backend=server.url, check_prompts=6, check_tokens=12)
     sweep(study(fresh), ["first"], [2], GREEDY, checked)
     assert "6 of 6 completions the same" in " ".join(capsys.readouterr().out.split())
     right, count = server.answer, [0]
@@ -134,16 +134,11 @@ def test_a_server_is_compared_with_our_engine(
         return answer
 
     server.answer = wrong
-    sweep(
-        study(fresh),
-        ["first"],
-        [2],
-        GREEDY,
-        options(server, endpoint="", check_backend=server.url, requests=1),
-    )
+    sweep(study(fresh), ["first"], [2], GREEDY, replace(checked, requests=1))
     said = " ".join(capsys.readouterr().out.split())
     assert "5 of 6 completions the same" in said
-    assert "they part at token 2 to 2, the median 2" in said
+    found = re.findall(r"they part at token 2 to 2, the median 2, by gaps up to ([0-9.e+-]+) nats", said)
+    assert [float(gap) > 0 for gap in found] == [True], "ours is the likeliest"
     assert not list(fresh.glob("tiny/*/evals")), "nothing of a study is drawn"
 
 
