@@ -208,6 +208,8 @@ class BenchmarkConfig:
     sampling: Sampling = field(default_factory=Sampling)
     options: dict[str, Option] = field(default_factory=dict)
     """Options of the task, for example the generator of reasoning_gym."""
+    logprobs: bool = False
+    """Keep with each completion the log-probability of each of its tokens; only our own engine has them."""
     protocol: Protocol = "standard"
     """How it is asked and read: by our rules, or as the code of arXiv 2604.06628 does it, quirks included."""
     judges: tuple[str, ...] = ()

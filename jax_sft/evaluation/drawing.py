@@ -112,4 +112,5 @@ def _score_units(work: Work, step: int, units: Sequence[UnitToDraw], console: Co
 
 def _line(item: str, sample: int, completion: Completion, tokenizer: Tokenizer) -> CompletionLine:
     text = tokenizer.decode(list(completion.tokens)) if completion.text is None else completion.text
-    return CompletionLine(item, sample, text, completion.token_count, completion.finish)
+    logprobs = tuple(round(logprob, 5) for logprob in completion.logprobs)
+    return CompletionLine(item, sample, text, completion.token_count, completion.finish, logprobs=logprobs)

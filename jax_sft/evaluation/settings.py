@@ -27,6 +27,7 @@ AS_BEFORE: Settings = {
     "backend": OURS,
     "kv_dtype": "same",
     "weight_dtype": "same",
+    "logprobs": "",
 }
 """What a record means that does not name a setting."""
 
@@ -54,6 +55,7 @@ def drawn_with(benchmark: BenchmarkConfig, evaluation: EvaluationConfig, backend
         "backend": backend,
         "kv_dtype": evaluation.kv_dtype,
         "weight_dtype": evaluation.weight_dtype,
+        "logprobs": "kept" if benchmark.logprobs else "",
     }
     return {
         "max_new_tokens": benchmark.max_new_tokens,

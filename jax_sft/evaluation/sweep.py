@@ -73,6 +73,10 @@ class Sweep:
                     f"benchmark {b.name}: its task {b.task} is asked by {ask}, which a "
                     f"{'server' if server else 'sweep'} cannot do; leave it out with --benchmarks"
                 )
+            if b.logprobs and server:
+                raise UsageError(
+                    f"benchmark {b.name}: a server gives no log-probabilities; set its logprobs to False"
+                )
             check_sandbox(b.task, study.evaluation.allow_unsandboxed_code)
             check_drawn(study, b, server.name if server else OURS)
         if jax.process_index():

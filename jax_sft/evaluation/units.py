@@ -46,6 +46,7 @@ class UnitToDraw:
                 self.prompts[item],
                 b.max_new_tokens,
                 b.sampling,
+                b.logprobs,
                 loop_tokens=self.loop_tokens,
                 decode=decode,
             )

@@ -127,10 +127,7 @@ def read_items(study: Study, benchmark: str) -> list[Item] | None:
     path = items_file(study, benchmark)
     if not path.exists():
         return None
-    items = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        items.append(from_json(Item, row, f"{path}, line {number}"))
-    return items
+    return [from_json(Item, row, f"{path}, line {n}") for n, row in enumerate(read_jsonl(path), start=1)]
 
 
 def items_hash(items: Sequence[Item]) -> str:
@@ -152,6 +149,8 @@ class CompletionLine:
     """Of the item's continuations, where these were asked; `completion` is the likeliest then."""
     divergence: tuple[float, ...] = ()
     """KL from the base and back, summed over a given response's tokens, where that was asked."""
+    logprobs: tuple[float, ...] = ()
+    """Of each of `tokens`, by the model itself and in nats to five decimals, where they are to be kept."""
 
     @property
     def key(self) -> Key:

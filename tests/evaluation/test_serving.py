@@ -86,6 +86,13 @@ def test_one_curve_is_not_drawn_by_two_backends(swept: Path, server: FaultyServe
 
 
 @pytest.mark.usefixtures("no_generation")
+def test_a_server_gives_no_log_probabilities(fresh: Path, server: FaultyServer) -> None:
+    kept = tuple(replace(benchmark, logprobs=True) for benchmark in study(fresh).benchmarks)
+    with pytest.raises(UsageError, match="benchmark reasoning: a server gives no log-probabilities; set"):
+        sweep(study(fresh, benchmarks=kept), ["first"], [2], ["reasoning"], options(server))
+
+
+@pytest.mark.usefixtures("no_generation")
 @pytest.mark.parametrize(
     ("changes", "asked", "message"),
     [
