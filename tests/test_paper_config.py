@@ -100,6 +100,15 @@ def test_benchmarks_are_by_the_papers_protocol(paper: Study) -> None:
     }
 
 
+def test_completions_end_where_the_papers_code_ends_them(paper: Study) -> None:
+    """What comes after is read by nobody: HaluEval's 30,000 need not go on to 32,768 tokens."""
+    stops = {benchmark.name: benchmark.sampling.stop for benchmark in paper.benchmarks}
+    assert {name: stop for name, stop in stops.items() if stop} == {
+        "mmlu_pro": ("</s>", "Q:", "<|im_end|>"),
+        **{f"halueval_{kind}": ("\n\n",) for kind in ("qa", "dialogue", "summarization")},
+    }
+
+
 def test_smollm2_over_the_suite_quick() -> None:
     study = load_study(REPOSITORY / "configs" / "smollm2_quick.py")
     assert [run.init for run in study.runs] == ["smollm2"]

@@ -204,5 +204,8 @@ def _carried_on(
     cost.add(costs[0], 1 - more)
     cost.add(costs[1], more)
     first, second = compiled
-    memory = {name: size + more * (second.memory[name] - size) for name, size in first.memory.items()}
+    # Temporaries may be fewer with two layers, where the compiler finds room among what a layer leaves.
+    memory = {
+        name: max(0.0, size + more * (second.memory[name] - size)) for name, size in first.memory.items()
+    }
     return dataclasses.replace(first, memory=memory), cost
