@@ -104,12 +104,12 @@ def test_completions_are_those_of_an_engine_on_one_device(sweeper_and_root: tupl
         assert not made
 
 
-def test_one_compilation_of_decode_for_the_whole_sweep(sweeper_and_root: tuple[Sweep, Path]) -> None:
+def test_one_compilation_of_each_program_for_the_whole_sweep(sweeper_and_root: tuple[Sweep, Path]) -> None:
     """Two runs, three snapshots, greedy and sampled benchmarks of different lengths."""
     [engine] = sweeper_and_root[0].engines.values()
     assert engine.decode_compilations == 1
-    decode: Any = engine._decode
-    assert decode._cache_size() == 1
+    for program in ("_decode", "_prefill", "_copy"):
+        assert getattr(engine, program)._cache_size() == 1
 
 
 def test_snapshots_and_samples_differ(sweeper_and_root: tuple[Sweep, Path]) -> None:
