@@ -91,8 +91,17 @@ class Arrays:
         self._handler.finalize(_Literal(folder))
 
     def read(self, folder: epath.Path, target: Any) -> Any:
-        """The tree in `folder`, in the shapes, types and shardings of the abstract `target`."""
+        """The tree in `folder`, in the shapes, types and shardings of the abstract `target`.
+
+        What has no sharding there is read as numpy arrays. ValueError when shapes differ.
+        """
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-        return self._handler.restore(
+        tree = self._handler.restore(
             _Literal(folder), args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
         )
+        wanted = jax.tree_util.tree_leaves_with_path(target)
+        for (path, leaf), found in zip(wanted, jax.tree.leaves(tree), strict=True):
+            if found.shape != leaf.shape:  # Orbax looks at those of jax arrays alone
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise ValueError(f"{name} is {list(found.shape)}, not {list(leaf.shape)}")
+        return tree

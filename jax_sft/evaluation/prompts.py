@@ -74,6 +74,12 @@ def check_context(benchmark: BenchmarkConfig, prompts: Prompts, context: int) ->
         )
 
 
+def check_voice(study: Study, run: Run, record: RunRecord | None, voice: Voice) -> None:
+    """UsageError unless the run can read what it is asked: by the template it learnt, in tokens it knows."""
+    check_template(study, run, record, voice.template_hash)
+    voice.tokenizer.check_fits(run.model.vocab_size, f"run {run.name}")
+
+
 def check_template(study: Study, run: Run, record: RunRecord | None, template_hash: str) -> None:
     """UsageError unless the run was trained with the chat template of that hash."""
     if record is None or record.template_hash != template_hash:

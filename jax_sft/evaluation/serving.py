@@ -12,7 +12,7 @@ from jax_sft.checkpoints.store import load_snapshot
 from jax_sft.config import BenchmarkConfig, Run, Study
 from jax_sft.errors import UsageError
 from jax_sft.evaluation.items import store_items
-from jax_sft.evaluation.prompts import Voice, Voices
+from jax_sft.evaluation.prompts import Voice, Voices, check_voice
 from jax_sft.generation.backend import Backend, Completion, Given, Request, Scored
 from jax_sft.generation.client import Client
 from jax_sft.generation.endpoint import Endpoint, identify
@@ -22,6 +22,7 @@ from jax_sft.models.params import on_host
 from jax_sft.options import SweepOptions
 from jax_sft.sharding import make_generation_mesh, shardings_of
 from jax_sft.study.folder import run_folder
+from jax_sft.study.records import RunRecord
 
 SHOWN = 8
 """Divergences that the table shows."""
@@ -70,6 +71,7 @@ def compare(
     part, our model says how much likelier it finds its own token.
     """
     voice = Voices([(b, store_items(study, b, lambda _: None)) for b in benchmarks]).of(run.tokens)
+    check_voice(study, run, RunRecord.read(run_folder(study, run.name)), voice)
     evaluation, mesh = study.evaluation, make_generation_mesh(study.evaluation.tensor)
     prompts = [
         Request(f"{name}/{item}", 0, prompt, min(options.check_tokens, evaluation.context - len(prompt)))

@@ -19,7 +19,7 @@ from jax_sft.evaluation.items import find_benchmark, store_items
 from jax_sft.evaluation.judge_asking import Chips
 from jax_sft.evaluation.judge_units import Judging, judged_units
 from jax_sft.evaluation.judging import check_sandbox
-from jax_sft.evaluation.prompts import Voices, check_context, check_template
+from jax_sft.evaluation.prompts import Voices, check_context, check_voice
 from jax_sft.evaluation.score import Unit, score_units, units_with_completions
 from jax_sft.evaluation.serving import Server, compare
 from jax_sft.evaluation.settings import OURS
@@ -33,6 +33,7 @@ from jax_sft.generation.likelihood import Likelihoods
 from jax_sft.machine import wait_for_all
 from jax_sft.options import SweepOptions
 from jax_sft.sharding import make_generation_mesh
+from jax_sft.study.document import differences, to_json
 from jax_sft.study.folder import run_file, run_folder
 from jax_sft.study.records import RunRecord
 from jax_sft.tasks.task import get_task
@@ -98,7 +99,12 @@ class Sweep:
         """
         voice = self._voices.of(run.tokens)
         presence = Presence(self.study, run.name)
-        check_template(self.study, run, presence.record, voice.template_hash)
+        check_voice(self.study, run, presence.record, voice)
+        now = to_json(self.study.run(run.name).tokens)
+        if changed := differences(to_json(run.tokens), now):
+            self.say(
+                f"run {run.name} is swept as it was trained; its tokens in the study changed: {changed[0]}"
+            )
         set_aside_steps(self.study, run, presence, self.say)
         todo: dict[int, list[UnitToDraw]] = {}
         for step in steps:

@@ -181,7 +181,8 @@ class Endpoint:
         if choice.token_ids is None:
             tokens = self._tokenizer.encode(choice.text)
             stopped = choice.finish == "stop"
-            count = choice.token_count or len(tokens) + stopped
+            # llama-cpp-python leaves the token that stopped it out of its count, transformers does not.
+            count = max(choice.token_count or 0, len(tokens) + stopped)
             text: str | None = choice.text
         else:
             tokens, count = list(choice.token_ids), len(choice.token_ids)

@@ -193,6 +193,7 @@ def test_a_target_that_does_not_fit_is_no_damage(run_folder: Path) -> None:
     for other in (
         TARGET | {"more": TARGET["scale"]},
         TARGET | {"scale": jax.ShapeDtypeStruct((6,), np.float32, sharding=sharding)},
+        TARGET | {"scale": jax.ShapeDtypeStruct((6,), np.float32)},
     ):
         with state_store(run_folder) as store, pytest.raises(JaxSftError, match="loading failed") as caught:
             store.load(2, other)

@@ -1,16 +1,18 @@
 """What a sweep refuses, in one clear line and before anything is generated."""
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from jax_sft.config import BenchmarkConfig, EvaluationConfig, replace
 from jax_sft.errors import JaxSftError, UsageError
-from jax_sft.evaluation.sweep import sweep, trained_run
+from jax_sft.evaluation.sweep import Sweep, sweep, trained_run
 from jax_sft.files import read_json, write_json
-from tests.evaluation.tiny import FIRST, damage, study
+from tests.evaluation.tiny import BENCHMARKS, FIRST, damage, study
 
 BAD_INPUT: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("benchmark", {}, {"benchmarks": ["reasoning", "chess"]}, "no benchmark 'chess'; it has reasoning, ref"),
@@ -62,6 +64,33 @@ def test_a_template_that_changed_since_training_is_refused(tmp_path: Path, train
     write_json(path, read_json(path) | {"template_hash": "another"})
     with pytest.raises(UsageError, match=r"not the one that it was trained with, by .*run.json"):
         sweep(study(tmp_path / "copy"), ["first"])
+
+
+@pytest.mark.usefixtures("no_generation")
+@pytest.mark.parametrize(
+    ("vocab_size", "message"),
+    [
+        (300, r"run first: model.vocab_size 300 is too small for the 560 tokens of tokenizer"),
+        (640, r"snapshots/2: .*embed.embedding is \[560, 32\], not \[640, 32\]"),
+    ],
+)
+def test_a_vocabulary_that_is_not_the_tokenizers_or_the_snapshots_is_named(
+    fresh: Path, vocab_size: int, message: str
+) -> None:
+    path = fresh / "tiny" / "first" / "run.json"
+    record = read_json(path)
+    record["run"]["model"]["vocab_size"] = vocab_size
+    write_json(path, record)
+    with pytest.raises(JaxSftError, match=message):
+        sweep(study(fresh), ["first"], [2])
+
+
+def test_tokens_that_changed_in_the_study_are_named(trained: Path) -> None:
+    said = io.StringIO()
+    runs = (replace(FIRST, tokens=replace(FIRST.tokens, template="qwen3")),)
+    sweeper = Sweep(study(trained, runs=runs), BENCHMARKS[:1], Console(file=said, width=200))
+    sweeper.todo(trained_run(sweeper.study, "first"), [2])
+    assert 'as it was trained; its tokens in the study changed: template: "auto" ->' in said.getvalue()
 
 
 @pytest.mark.usefixtures("no_generation")

@@ -83,7 +83,8 @@ class FaultyServer:
         choices = [self.answer(prompt) | {"index": index} for index in range(count)]
         if fault == "odd":
             choices = [{"index": 0, "text": "", "finish_reason": "abort"}]
-        usage = {"completion_tokens": sum(len(choice.get("token_ids", "")) for choice in choices)}
+        counts = (choice.pop("counted", len(choice.get("token_ids", ""))) for choice in choices)
+        usage = {"completion_tokens": sum(counts)}
         if self.counts_prompt:
             usage["prompt_tokens"] = len(prompt)
         return {"model": self.names, "choices": choices, "usage": usage if choices else None}

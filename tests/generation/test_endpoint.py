@@ -86,6 +86,18 @@ def test_the_form_is_what_the_server_understands(
     assert config.get("eos_token_id", [STOP]) == [STOP]
 
 
+@pytest.mark.parametrize("stop_token", [0, 1])
+def test_the_stop_token_counts_whether_or_not_the_server_counts_it(
+    server: FaultyServer, stop_token: int
+) -> None:
+    hello = tuple(TOKENIZER.encode("hello you"))
+    server.unknown = {"ids"}
+    server.answer = lambda _: says("hello you")(_) | {"counted": len(hello) + stop_token}
+    assert [completion.token_count for completion in answers(server, REQUEST)] == [len(hello) + 1]
+    server.answer = lambda _: says("hello you", "length")(_) | {"counted": len(hello) + stop_token}
+    assert [completion.token_count for completion in answers(server, REQUEST)] == [len(hello) + stop_token]
+
+
 def test_a_server_that_stumbles_over_token_ids_gets_text(server: FaultyServer) -> None:
     server.answer = says("hello")
     server.fail([500, 500, "drop", "drop"])
