@@ -125,7 +125,8 @@ def terminal_table(plan: StudyPlan) -> Table:
 def notes(plan: StudyPlan) -> list[str]:
     """What a reader of the numbers must know, a line each."""
     lines = [
-        f"{each.run.name} on {each.topology.label}: {each.problem or settings_text(each)}"
+        f"{each.run.name} on {each.topology.label}: "
+        f"{each.problem or settings_text(each)}{_sweep_that_does_not_fit(each)}"
         for each in plan.runs
     ]
     for topology in plan.topologies:
@@ -150,6 +151,17 @@ def notes(plan: StudyPlan) -> list[str]:
     lines.append("a-b: a is the roofline, where all overlaps at the chip's peak rates; b if nothing overlaps")
     lines.append(f"prices: {plan.prices.source} ({plan.prices.date})")
     return lines
+
+
+def _sweep_that_does_not_fit(plan: RunPlan) -> str:
+    """What its sweep needs and what to do about it; nothing where it fits or there is none."""
+    if plan.sweep is None or plan.sweep.fits:
+        return ""
+    needed, there = plan.sweep.facts.peak / GIB, plan.topology.hbm_bytes / GIB
+    return (
+        f"; its sweep needs {needed:.1f} of {there:.1f} GiB, which does not fit: lower evaluation.pages or "
+        "evaluation.slots, or raise evaluation.tensor"
+    )
 
 
 def sweep_notes(sweep: SweepWorkload) -> list[str]:

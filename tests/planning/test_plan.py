@@ -8,18 +8,21 @@ from typing import Any
 import pytest
 
 from jax_sft.cli.main import main
-from jax_sft.config import replace
+from jax_sft.config import EvaluationConfig, replace
 from jax_sft.errors import UsageError
 from jax_sft.files import write_json
 from jax_sft.options import PlanOptions
 from jax_sft.planning.costing import RunPlan, Settings, plan_training
 from jax_sft.planning.plan import write_plan
+from jax_sft.planning.programs import engine_program
 from jax_sft.planning.tables import COLUMNS, row
 from jax_sft.planning.topologies import parse_topology
 from jax_sft.planning.workload import Workload
 from jax_sft.study.document import study_to_json
 from tests.planning.fakes import RUN, FakeCompiler, study
 
+V5E = parse_topology("v5e:4")
+EVALUATION = EvaluationConfig()
 OPTIONS = PlanOptions(chips=("v5e:4", "v5p:8"), row_tokens=512)
 
 
@@ -80,12 +83,25 @@ def test_hours_and_dollars_are_steps_times_their_bound(compiler: FakeCompiler, t
 def test_of_several_row_lengths_one_may_be_too_big(compiler: FakeCompiler) -> None:
     """Times of the others alone would be no mean."""
     compiler.gib_of_length = {2048: 40.0}
-    topology = parse_topology("v5e:4")
+    topology = V5E
     steps = {1024: (2.0, 2), 2048: (1.0, 1)}
     work = Workload(10, 3, steps, {1024: 0.5, 2048: 0.5}, tokens=1000.0, targets=100.0, pairs=5000.0)
     plan = RunPlan(RUN, topology, train=plan_training(RUN, work, topology, Settings()))
     cells = dict(zip(COLUMNS, row(plan), strict=True))
     assert (cells["fits"], cells["peak"], cells["step"]) == ("NO", "40.0 GiB", "")
+
+
+def test_a_sweep_that_does_not_fit_is_told_apart_from_training(
+    compiler: FakeCompiler, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiler.gib_of_length = {engine_program("decode", RUN, V5E, EVALUATION).run.data.row_length: 15.2}
+    write_plan(study(tmp_path), [RUN], PlanOptions(chips=("v5e:4",), row_tokens=512))
+    (plan,) = planned(tmp_path)
+    assert not plan["fits"]
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(
+        r"its sweep needs 15\.2 of 1\d\.\d GiB, which does not fit: lower evaluation\.pages", told
+    )
 
 
 def test_a_search_plans_the_best_it_finds(compiler: FakeCompiler, tmp_path: Path) -> None:
