@@ -4,10 +4,10 @@
 
 A case is MODEL:CHIP:CHIPS:TENSOR. Sequences of 8,192 and of 32,768 positions are those that fit beside the
 weights in `--hbm-share` of the memory. Then as many are decoded as fit when each has half of the shorter
-length, its mean while it grows: bytes that a device moves for a token of each, the share that is weights or
-alive, the least time (memory, products, links and elementwise work side by side) and that with nothing
-overlapping, as tokens a second and chip; and a prefill of 8 chunks of 256 tokens. What was compiled before is
-taken from the cache.
+length, its mean while it grows, and whose page table has room: bytes that a device moves for a token of each,
+the share that is weights or alive, the least time (memory, products, links and elementwise work side by side)
+and that with nothing overlapping, as tokens a second and chip; and a prefill of 8 chunks of 256 tokens. What
+was compiled before is taken from the cache.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from dataclasses import replace
 import jax
 
 from jax_sft.config import EvaluationConfig, Run
+from jax_sft.generation.shapes import most_slots
 from jax_sft.models.families import PRESETS
 from jax_sft.models.size import model_size
 from jax_sft.planning.costing import Settings
@@ -37,9 +38,8 @@ def evaluation_of(
     room = hbm_share * topology.hbm_bytes - weights - TEMPORARIES
     pages = int(room / (Attention(run.model, asked, PAGE).position_bytes() * PAGE))
     shards = topology.devices // asked.tensor
-    return replace(
-        asked, pages=max(pages, LONG // PAGE) * shards, slots=max(pages * PAGE // (SHORT // 2), 1) * shards
-    )
+    slots = min(max(pages * PAGE // (SHORT // 2), 1), most_slots(LONG // PAGE))
+    return replace(asked, pages=max(pages, LONG // PAGE) * shards, slots=slots * shards)
 
 
 def line(case: str, asked: EvaluationConfig, hbm_share: float) -> None:

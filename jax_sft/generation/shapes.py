@@ -8,6 +8,8 @@ CPU_SLOTS = 32
 """More sequences at once are no faster on a CPU: its products take as long for each."""
 CPU_PREFILL = 128
 """Nor are more tokens of prompts."""
+TABLE_BYTES = (1 << 20) - (1 << 15)
+"""Most of the page table of a TPU's slots: the kernel reads it from the 1 MiB of scalar memory."""
 
 
 def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: int) -> Shape:
@@ -19,7 +21,7 @@ def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: in
         shards: devices that share the slots.
         units: of how many pages the memory of a device has a multiple.
 
-    UsageError when the memory does not hold a single context.
+    UsageError when the memory does not hold a single context, or a TPU not the page table of so many slots.
     """
     slots, rows = evaluation.slots, evaluation.prefill_rows
     page = evaluation.page_size or page_size(platform, evaluation.context)
@@ -38,7 +40,17 @@ def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: in
             f"evaluation.pages {evaluation.pages} of {page} positions do not hold a context of "
             f"{evaluation.context} on each of {shards} devices; raise it to {columns * shards}"
         )
+    if platform == "tpu" and slots // shards > (most := most_slots(columns)):
+        raise UsageError(
+            f"evaluation.slots {slots}: a TPU's scalar memory has room for the page table of {most} slots of "
+            f"{columns} pages; lower it to {most * shards}, or raise evaluation.page_size above {page}"
+        )
     return Shape(slots, pages, page, evaluation.context, evaluation.chunk, rows, chunk, shards)
+
+
+def most_slots(columns: int) -> int:
+    """Slots of a TPU whose sequences have so many pages each."""
+    return TABLE_BYTES // (4 * columns)
 
 
 def page_size(platform: str, context: int) -> int:
