@@ -189,6 +189,12 @@ class Endpoint:
             if tokens and tokens[-1] in self._stops:
                 tokens.pop()
             text = choice.text if request.sampling.stop and choice.finish == "stop" else None
+        known = choice.token_ids is not None or choice.token_count
+        if known and choice.finish == "length" and count < request.max_new_tokens:
+            raise EndpointError(
+                f"endpoint {self._client.url}: cut item {request.id} after {count} of "
+                f"{request.max_new_tokens} tokens: have it serve the model with a longer context"
+            )
         ending = Watch(replace(request, decode=self._tokenizer.decode)).look(tokens)
         if ending is not None:
             kept = tuple(tokens[: ending.token_count])

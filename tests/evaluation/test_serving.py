@@ -137,7 +137,7 @@ def test_a_server_is_compared_with_our_engine(
         count[0] += 1
         answer = right(prompt)
         if count[0] == 4:
-            answer["token_ids"] = [*answer["token_ids"][:2], 40, 40]
+            answer["token_ids"] = [*answer["token_ids"][:2], *[40] * 10]
         return answer
 
     server.answer = wrong

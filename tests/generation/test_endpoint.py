@@ -98,6 +98,12 @@ def test_the_stop_token_counts_whether_or_not_the_server_counts_it(
     assert [completion.token_count for completion in answers(server, REQUEST)] == [len(hello) + stop_token]
 
 
+def test_a_server_whose_context_is_too_short_is_no_end_at_the_limit(server: FaultyServer) -> None:
+    server.answer = ends(*[17] * 5, finish="length")
+    with pytest.raises(EndpointError, match=r"cut item game/1 after 5 of 8 tokens: have it serve .* longer"):
+        answers(server, REQUEST)
+
+
 def test_a_server_that_stumbles_over_token_ids_gets_text(server: FaultyServer) -> None:
     server.answer = says("hello")
     server.fail([500, 500, "drop", "drop"])
