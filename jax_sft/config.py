@@ -227,7 +227,7 @@ class EvaluationConfig:
     """How a sweep generates: the shape of its one compiled decoder."""
 
     slots: int = 32
-    """Sequences decoded at once; rounded up so that all devices that share them have as many."""
+    """Sequences decoded at once; rounded up so that all devices have as many."""
     context: int = 512
     """Longest prompt plus completion, in tokens: the length of the key/value cache."""
     chunk: int = 32

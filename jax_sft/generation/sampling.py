@@ -10,6 +10,7 @@ in which it cannot.
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ CANDIDATE_BLOCKS = 64
 """Blocks in which the threshold is looked for first: enough for every top-k up to it."""
 SLOTS_THROUGH_ALL = 8
 """Slots whose thresholds are looked for among all tokens at once: the rows of a TPU's register."""
+_SLOT_AXES = (*BATCH_AXES, "tensor")
 
 
 class SlotSampling(NamedTuple):
@@ -92,10 +94,25 @@ def log_probability(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:
 def choose(logits_BV: jax.Array, keys_B2: jax.Array, count_B: jax.Array, sampling: SlotSampling) -> jax.Array:
     """Next token of each slot [B]; the draw for the n-th token of a completion uses its key and n alone.
 
-    Each device of a mesh that is set sees to its own slots and waits for no other.
+    Each device of a mesh that is set sees to its own slots and waits for no other. Those that share a slot's
+    weights (`tensor`) have a part of the vocabulary each: they part the slots among them instead.
     """
-    own = P(BATCH_AXES)
-    return split_over(_choose, own, own)(logits_BV, keys_B2, count_B, sampling)
+    mesh, rows = jax.sharding.get_abstract_mesh(), P(BATCH_AXES)
+    tensor = 1 if mesh.empty else mesh.shape["tensor"]
+    B, V = logits_BV.shape
+    if tensor == 1 or V % tensor or B % math.prod(mesh.shape[axis] for axis in _SLOT_AXES):
+        return split_over(_choose, rows, rows)(logits_BV, keys_B2, count_B, sampling)
+    parts = P(_SLOT_AXES)
+    in_specs = (P(BATCH_AXES, "tensor"), parts, parts, parts)
+    return split_over(_choose_parted, in_specs, parts)(logits_BV, keys_B2, count_B, sampling)
+
+
+def _choose_parted(
+    logits_Bv: jax.Array, keys_b2: jax.Array, count_b: jax.Array, sampling: SlotSampling
+) -> jax.Array:
+    """Gives away most slots of its part of the vocabulary [B, v], to have all of it for its own [b, V]."""
+    logits_bV = jax.lax.all_to_all(logits_Bv, "tensor", split_axis=0, concat_axis=1, tiled=True)
+    return _choose(logits_bV, keys_b2, count_b, sampling)
 
 
 def _choose(

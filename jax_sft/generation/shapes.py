@@ -32,7 +32,8 @@ def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: in
         )
     if platform == "cpu":
         slots, rows = min(slots, CPU_SLOTS * shards), min(rows, max(CPU_PREFILL // chunk, 1) * shards)
-    slots, rows = fill_ways(slots, shards), fill_ways(rows, shards)
+    # Devices that share weights part the slots among them to choose tokens.
+    slots, rows = fill_ways(slots, shards * evaluation.tensor), fill_ways(rows, shards)
     columns = -(-evaluation.context // page)
     pages = fill_ways(evaluation.pages or slots * columns, shards * units)
     if 0 < evaluation.pages < columns * shards:

@@ -179,9 +179,9 @@ def test_one_compilation_for_all_weights_settings_and_seeds() -> None:
 
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_eight_devices_give_the_completions_of_one(tensor: int) -> None:
-    """Slots over the data axes, their number rounded up to fill them; heads, MLP, vocabulary over tensor."""
+    """Slots over the data axes, their number rounded up to fill all; heads, MLP, vocabulary over tensor."""
     sharded = engine(slots=3, devices=8, tensor=tensor)
-    assert sharded.slots == sharded.shape.prefill_rows == 8 // tensor
+    assert (sharded.slots, sharded.shape.prefill_rows) == (8, 8 // tensor)
     assert generate(sharded, mixed_requests()) == generate(engine(), mixed_requests())
     assert compilations(sharded._decode) == sharded.decode_compilations == 1
     part = sharded._empty().layers[0].k_parts[0]
