@@ -86,6 +86,8 @@ class Sweep:
         if not jax.process_index():
             wait_for_all("items written")
         self._voices = Voices(self.asked)
+        self._other_tokens: set[str] = set()
+        """Runs of which it was said."""
         self.judging = Judging(study, self.asked, judges)
 
     def share(self, run: str, steps: Sequence[int]) -> Share:
@@ -100,11 +102,7 @@ class Sweep:
         voice = self._voices.of(run.tokens)
         presence = Presence(self.study, run.name)
         check_voice(self.study, run, presence.record, voice)
-        now = to_json(self.study.run(run.name).tokens)
-        if changed := differences(to_json(run.tokens), now):
-            self.say(
-                f"run {run.name} is swept as it was trained; its tokens in the study changed: {changed[0]}"
-            )
+        self._compare_tokens(run)
         set_aside_steps(self.study, run, presence, self.say)
         todo: dict[int, list[UnitToDraw]] = {}
         for step in steps:
@@ -139,6 +137,15 @@ class Sweep:
         """Take note of what cannot be had, and say it."""
         self.problems.append(problem)
         self.say(problem)
+
+    def _compare_tokens(self, run: Run) -> None:
+        """Say once that the study now has other tokens than the run was trained with."""
+        changed = differences(to_json(run.tokens), to_json(self.study.run(run.name).tokens))
+        if changed and run.name not in self._other_tokens:
+            self._other_tokens.add(run.name)
+            self.say(
+                f"run {run.name} is swept as it was trained; its tokens in the study changed: {changed[0]}"
+            )
 
     def _engine(self, run: Run, stops: tuple[int, ...]) -> Backend:
         key = (run.model, stops)

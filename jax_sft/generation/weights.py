@@ -40,13 +40,13 @@ class Preparing:
         """Nothing is compiled yet. `wanted` says how the parameters lie on devices, abstractly."""
         layer = replace(config, num_layers=1)
 
-        def one_layer(layers: Params, at: jax.Array) -> Params:
+        def layer_as_used(layers: Params, at: jax.Array) -> Params:
             taken = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, at, 1), layers)
             return as_used({LAYERS: taken}, layer, weight_dtype)[LAYERS][0]
 
         ready = formats(abstract_as_used(wanted, config, weight_dtype), platform)
         self._count, self._places = config.num_layers, shardings_of(wanted)
-        self._layer = jax.jit(one_layer, out_shardings=ready[LAYERS][0])
+        self._layer = jax.jit(layer_as_used, out_shardings=ready[LAYERS][0])
         self._others = {
             name: jax.jit(
                 lambda leaf, name=name: _quantised({name: leaf}, weight_dtype)[name], out_shardings=place
