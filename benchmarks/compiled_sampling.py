@@ -4,8 +4,8 @@
 
 Compiles `generation.sampling.choose` for one chip of each slice, with logits of so many slots over a
 vocabulary of Qwen's size, once for each way of sampling (greedy, plain temperature, filtered: as usual, when
-the blocks with the largest logits hold all that may be drawn, and as a whole with the search through all
-tokens, which is made in the steps in which some slot's blocks do not). Printed are
+the blocks with the largest logits hold all that may be drawn, and with one round of up to 8 slots through all
+tokens, as most steps have where some slot's blocks do not hold them). Printed are
 the bytes it moves through HBM with the time these take at the chip's rate, the clock cycles that the compiler
 expects (sorts, which it does not say, by the exchanges of a bitonic network), the sorts themselves, and the
 instructions that take longest. A decode step of Qwen3-8B reads 16 GB of weights: 10 ms on v6e, 6 ms on v5p.
