@@ -126,8 +126,7 @@ class Plain:
     def open(
         self, layers: Layers, table_BN: jax.Array, position_B: jax.Array, active_B: jax.Array, chunk: int
     ) -> PlainDesk:
-        page = layers[0].k_parts[0].shape[2]
-        pages = PARTS * layers[0].part_pages
+        pages, page = layers[0].pages, layers[0].page
         readers = find_readers(table_BN, jnp.where(active_B, position_B, 0), pages, page)
         return PlainDesk(layers, table_BN, readers, empty_recent(layers, table_BN.shape[0], chunk))
 

@@ -30,12 +30,12 @@ class Token(NamedTuple):
     """How many tokens of this chunk came before."""
 
     def attend(self, q_BTHd: jax.Array, k_BTKd: jax.Array, v_BTKd: jax.Array) -> tuple[jax.Array, Recent]:
-        at = 0, 0, self.column, 0
+        k_BKdC, v_BKCd = self.recent
+        k_BKd1 = k_BTKd.transpose(0, 2, 3, 1).astype(k_BKdC.dtype)
+        v_BK1d = v_BTKd.transpose(0, 2, 1, 3).astype(v_BKCd.dtype)
         recent = Recent(
-            *(
-                jax.lax.dynamic_update_slice(old, new.transpose(0, 2, 1, 3).astype(old.dtype), at)
-                for old, new in zip(self.recent, (k_BTKd, v_BTKd), strict=True)
-            )
+            jax.lax.dynamic_update_slice(k_BKdC, k_BKd1, (0, 0, 0, self.column)),
+            jax.lax.dynamic_update_slice(v_BKCd, v_BK1d, (0, 0, self.column, 0)),
         )
         specs = PAGES, PAGES, PAGES, ROWS, P()
         given = q_BTHd[:, 0], self.pages, recent, self.readers, self.column
@@ -66,7 +66,7 @@ def _attend_token(
     q_BHd: jax.Array, pages: LayerPages, recent: Recent, readers: Readers, column: jax.Array
 ) -> jax.Array:
     B, H, d = q_BHd.shape
-    K, C = recent.k_BKCd.shape[1:3]
+    K, C = recent.v_BKCd.shape[1:3]
     q_BKGd = (q_BHd * d**-0.5).reshape(B, K, H // K, d)
     of_pages = _attend_pages(q_BKGd, pages, readers)  # leaves [B, N, K, G, ...]
     now = _partial(q_BKGd, *recent, jnp.broadcast_to(jnp.arange(C)[None] <= column, (B, C)))
@@ -93,12 +93,12 @@ def _attend_pages(q_BKGd: jax.Array, pages: LayerPages, readers: Readers) -> Par
         jnp.zeros((Q, K, G, d), jnp.float32),
     )
     results = []
-    for part, (k_QKSd, v_QKSd) in enumerate(zip(pages.k_parts, pages.v_parts, strict=True)):
+    for part, (k_QKdS, v_QKSd) in enumerate(zip(pages.k_parts, pages.v_parts, strict=True)):
         of_part = slice(part * Q, (part + 1) * Q)
 
-        def attend(k_QKSd: jax.Array = k_QKSd, v_QKSd: jax.Array = v_QKSd, at: slice = of_part) -> Partial:
+        def attend(k_QKdS: jax.Array = k_QKdS, v_QKSd: jax.Array = v_QKSd, at: slice = of_part) -> Partial:
             q_QKGd = q_BKGd[readers.owner_P[at]]
-            return _partial(q_QKGd, k_QKSd, v_QKSd, _visible(readers.columns_P[at], k_QKSd))
+            return _partial(q_QKGd, k_QKdS, v_QKSd, _visible(readers.columns_P[at], v_QKSd))
 
         results.append(jax.lax.cond(readers.alive_S[part], attend, lambda: nothing))
 
@@ -124,8 +124,8 @@ def _attend_shared(q_BKGd: jax.Array, pages: LayerPages, readers: Readers, nothi
     def block(carry: tuple[jax.Array, Partial]) -> tuple[jax.Array, Partial]:
         number, found = carry
         page_Q, reader_Q, columns_Q = (jax.lax.dynamic_slice_in_dim(x, number * Q, Q) for x in padded)
-        k_QKSd, v_QKSd = fetch(pages.k_parts, page_Q), fetch(pages.v_parts, page_Q)
-        of_block = _partial(q_BKGd[reader_Q], k_QKSd, v_QKSd, _visible(columns_Q, k_QKSd))
+        k_QKdS, v_QKSd = fetch(pages.k_parts, page_Q), fetch(pages.v_parts, page_Q)
+        of_block = _partial(q_BKGd[reader_Q], k_QKdS, v_QKSd, _visible(columns_Q, v_QKSd))
         put = jax.tree.map(
             lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, number * Q, 0), found, of_block
         )
@@ -138,15 +138,15 @@ def _attend_shared(q_BKGd: jax.Array, pages: LayerPages, readers: Readers, nothi
     return shared
 
 
-def _visible(columns_Q: jax.Array, pages_QKSd: jax.Array) -> jax.Array:
+def _visible(columns_Q: jax.Array, v_QKSd: jax.Array) -> jax.Array:
     """Which positions [Q, S] of pages are alive."""
-    return jnp.arange(pages_QKSd.shape[2])[None] < columns_Q[:, None]
+    return jnp.arange(v_QKSd.shape[2])[None] < columns_Q[:, None]
 
 
-def _partial(q_BKRd: jax.Array, k_BKSd: jax.Array, v_BKSd: jax.Array, visible: jax.Array) -> Partial:
+def _partial(q_BKRd: jax.Array, k_BKdS: jax.Array, v_BKSd: jax.Array, visible: jax.Array) -> Partial:
     """Attention of scaled queries to the keys that are visible: [B, S], or [B, R, S] for each query."""
     visible = visible[:, None, None] if visible.ndim == 2 else visible[:, None]
-    scores_BKRS = jnp.einsum("bkrd,bksd->bkrs", q_BKRd, k_BKSd, preferred_element_type=jnp.float32)
+    scores_BKRS = jnp.einsum("bkrd,bkds->bkrs", q_BKRd, k_BKdS, preferred_element_type=jnp.float32)
     scores_BKRS = jnp.where(visible, scores_BKRS, MASKED)
     peak_BKR = scores_BKRS.max(axis=-1)
     weights_BKRS = jnp.exp(scores_BKRS - peak_BKR[..., None])
@@ -166,9 +166,9 @@ def _attend_prompts(
     write_RW: jax.Array,
 ) -> tuple[jax.Array, LayerPages]:
     (R, C, H, d), K = q_RCHd.shape, k_RCKd.shape[2]
-    page = pages.k_parts[0].shape[2]
+    page = pages.page
     q_RKTd = (q_RCHd * d**-0.5).reshape(R, C, K, H // K, d).transpose(0, 2, 3, 1, 4).reshape(R, K, -1, d)
-    k_RKCd, v_RKCd = k_RCKd.transpose(0, 2, 1, 3), v_RCKd.transpose(0, 2, 1, 3)
+    k_RKdC, v_RKCd = k_RCKd.transpose(0, 2, 3, 1), v_RCKd.transpose(0, 2, 1, 3)
     causal_1TC = jnp.tile(jnp.tril(jnp.ones((C, C), bool)), (H // K, 1))[None]
 
     def earlier(carry: tuple[jax.Array, Partial]) -> tuple[jax.Array, Partial]:
@@ -178,17 +178,19 @@ def _attend_prompts(
         fetched = fetch(pages.k_parts, page_R), fetch(pages.v_parts, page_R)
         return n + 1, _merged(found, _partial(q_RKTd, *fetched, seen_RS))
 
-    own = _partial(q_RKTd, k_RKCd, v_RKCd, causal_1TC)
+    own = _partial(q_RKTd, k_RKdC, v_RKCd, causal_1TC)
     start = jnp.zeros((), jnp.int32), own
     _, found = jax.lax.while_loop(lambda carry: carry[0] * page < start_R.max(), earlier, start)
     out_RKTd = (found.values / found.total[..., None]).astype(q_RCHd.dtype)
+    # The pages are written after they were read, which is what lets a compiler write them in place.
+    out_RKTd, k_RKdC, v_RKCd = jax.lax.optimization_barrier((out_RKTd, k_RKdC, v_RKCd))
     out_RCHd = out_RKTd.reshape(R, K, H // K, C, d).transpose(0, 3, 1, 2, 4).reshape(R, C, H, d)
 
-    def written(parts: tuple[jax.Array, ...], new_RKCd: jax.Array) -> tuple[jax.Array, ...]:
-        new_RWKSd = new_RKCd.reshape(R, K, C // page, page, d).swapaxes(1, 2)
-        return put(parts, write_RW.reshape(-1), new_RWKSd.reshape(-1, K, page, d))
-
-    return out_RCHd, LayerPages(written(pages.k_parts, k_RKCd), written(pages.v_parts, v_RKCd))
+    k_RWKdS = k_RKdC.reshape(R, K, d, C // page, page).transpose(0, 3, 1, 2, 4)
+    v_RWKSd = v_RKCd.reshape(R, K, C // page, page, d).swapaxes(1, 2)
+    to_X = write_RW.reshape(-1)
+    k_parts = put(pages.k_parts, to_X, k_RWKdS.reshape(-1, K, d, page))
+    return out_RCHd, LayerPages(k_parts, put(pages.v_parts, to_X, v_RWKSd.reshape(-1, K, page, d)))
 
 
 def _merged(a: Partial, b: Partial) -> Partial:

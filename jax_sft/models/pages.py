@@ -1,7 +1,8 @@
 """Keys and values in pages, plain JAX: what decode and prefill read and write on CPU and GPU.
 
-A layer's memory is a few parts, each an array of pages [Q, K, page, d] for keys and another for values;
-page p lies in part p // Q. A sequence's row of the page table names its pages in order. Over a mesh every
+A layer's memory is a few parts, each an array of pages [Q, K, d, page] for keys and one of [Q, K, page, d]
+for values, so that both products of attention read what is summed over in rows: other ways around a CPU takes
+three times as long. Page p lies in part p // Q. A sequence's row of the page table names its pages in order. Over a mesh every
 data shard has pages, sequences and page numbers of its own, and key/value heads are split over `tensor`.
 
 While a chunk is decoded the pages stand still: the chunk's own keys and values are gathered in a small array
@@ -44,11 +45,16 @@ class LayerPages(NamedTuple):
         """Pages of all parts."""
         return len(self.k_parts) * self.part_pages
 
+    @property
+    def page(self) -> int:
+        """Positions of a page."""
+        return self.v_parts[0].shape[2]
+
 
 class Recent(NamedTuple):
-    """Keys and values of the chunk that is being decoded, [B, K, chunk, d]."""
+    """Keys and values of the chunk that is being decoded."""
 
-    k_BKCd: jax.Array
+    k_BKdC: jax.Array
     v_BKCd: jax.Array
 
 
@@ -75,12 +81,12 @@ class Readers(NamedTuple):
 
 def empty_pages(config: ModelConfig, pages: int, page: int, dtype: Any) -> tuple[LayerPages, ...]:
     """Memory of `pages` pages of `page` positions for every layer; `pages` is a multiple of PARTS."""
-    shape = (pages // PARTS, config.num_kv_heads, page, config.head_dim)
+    Q, K, d = pages // PARTS, config.num_kv_heads, config.head_dim
 
-    def parts() -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros(shape, dtype) for _ in range(PARTS))
+    def parts(*of_head: int) -> tuple[jax.Array, ...]:
+        return tuple(jnp.zeros((Q, K, *of_head), dtype) for _ in range(PARTS))
 
-    return tuple(LayerPages(parts(), parts()) for _ in range(config.num_layers))
+    return tuple(LayerPages(parts(d, page), parts(page, d)) for _ in range(config.num_layers))
 
 
 def find_readers(table_BN: jax.Array, length_B: jax.Array, pages: int, page: int) -> Readers:
@@ -119,11 +125,12 @@ def _find_readers(table_BN: jax.Array, length_B: jax.Array, pages: int, page: in
 def empty_recent(layers: tuple[LayerPages, ...], sequences: int, chunk: int) -> tuple[Recent, ...]:
     """Room for the keys and values of a chunk of every layer."""
 
-    def room(part_QKSd: jax.Array) -> jax.Array:
-        _, K, _, d = part_QKSd.shape
-        return jnp.zeros((sequences, K, chunk, d), part_QKSd.dtype)
+    def room(layer: LayerPages) -> Recent:
+        _, K, d, _ = layer.k_parts[0].shape
+        shapes = (sequences, K, d, chunk), (sequences, K, chunk, d)
+        return Recent(*(jnp.zeros(shape, layer.k_parts[0].dtype) for shape in shapes))
 
-    return tuple(Recent(room(layer.k_parts[0]), room(layer.v_parts[0])) for layer in layers)
+    return tuple(map(room, layers))
 
 
 def write_recent(
@@ -152,7 +159,7 @@ def _shards() -> int:
 
 
 def fetch(parts: tuple[jax.Array, ...], page_X: jax.Array) -> jax.Array:
-    """Copies of pages, [X, K, page, d]."""
+    """Copies of pages, [X, ...]."""
     Q = parts[0].shape[0]
     fetched = parts[0][jnp.clip(page_X, 0, Q - 1)]
     for number, part in enumerate(parts[1:], 1):
@@ -162,10 +169,10 @@ def fetch(parts: tuple[jax.Array, ...], page_X: jax.Array) -> jax.Array:
     return fetched
 
 
-def put(parts: tuple[jax.Array, ...], page_X: jax.Array, new_XKSd: jax.Array) -> tuple[jax.Array, ...]:
+def put(parts: tuple[jax.Array, ...], page_X: jax.Array, new_X: jax.Array) -> tuple[jax.Array, ...]:
     """The parts with pages replaced; what is not for a page that there is, is dropped."""
     return tuple(
-        part.at[_inside(page_X, number, part)].set(new_XKSd.astype(part.dtype), mode="drop")
+        part.at[_inside(page_X, number, part)].set(new_X.astype(part.dtype), mode="drop")
         for number, part in enumerate(parts)
     )
 
@@ -180,18 +187,20 @@ def _inside(page_X: jax.Array, number: int, part: jax.Array) -> jax.Array:
 def _write_recent(
     pages: LayerPages, recent: Recent, table_BN: jax.Array, start_B: jax.Array, made_B: jax.Array
 ) -> LayerPages:
-    C = recent.k_BKCd.shape[2]
-    page = pages.k_parts[0].shape[2]
+    C, page = recent.v_BKCd.shape[2], pages.page
     position_BC = start_B[:, None] + jnp.arange(C)[None]
     nth_BC = jnp.minimum(position_BC // page, table_BN.shape[1] - 1)
     page_BC = jnp.take_along_axis(table_BN, nth_BC, axis=1)
     page_BC = jnp.where(jnp.arange(C)[None] < made_B[:, None], page_BC, pages.pages)
-
-    def written(parts: tuple[jax.Array, ...], new_BKCd: jax.Array) -> tuple[jax.Array, ...]:
-        new_BCKd = new_BKCd.transpose(0, 2, 1, 3)
-        return tuple(
-            part.at[_inside(page_BC, number, part), :, position_BC % page].set(new_BCKd, mode="drop")
-            for number, part in enumerate(parts)
-        )
-
-    return LayerPages(written(pages.k_parts, recent.k_BKCd), written(pages.v_parts, recent.v_BKCd))
+    k_BCKd, v_BCKd = recent.k_BKdC.transpose(0, 3, 1, 2), recent.v_BKCd.transpose(0, 2, 1, 3)
+    at_BC = position_BC % page
+    return LayerPages(
+        tuple(
+            part.at[_inside(page_BC, number, part), :, :, at_BC].set(k_BCKd, mode="drop")
+            for number, part in enumerate(pages.k_parts)
+        ),
+        tuple(
+            part.at[_inside(page_BC, number, part), :, at_BC].set(v_BCKd, mode="drop")
+            for number, part in enumerate(pages.v_parts)
+        ),
+    )
