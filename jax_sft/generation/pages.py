@@ -70,6 +70,15 @@ class Book:
                 if name is not None and self._named.get(name) == page:
                     del self._named[name]
 
+    def move(self, page: int) -> int:
+        """The lowest free page takes the place, name and all, of one that has a single holder."""
+        [to] = self.take(1)
+        name = self._name_of.get(page)
+        if name is not None and self._named.get(name) == page:
+            self.name(to, name)
+        self.release([page])
+        return to
+
     def name(self, page: int, name: bytes) -> None:
         """Say what a page holds, now that it is there."""
         self._named[name] = page
@@ -78,6 +87,10 @@ class Book:
     def find(self, name: bytes) -> int | None:
         """A page that holds what is so named."""
         return self._named.get(name)
+
+    def is_shared(self, page: int) -> bool:
+        """Whether more than one holds it."""
+        return self._holders[page] > 1
 
     def shared(self) -> int:
         """Pages that more than one holds."""

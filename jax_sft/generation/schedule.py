@@ -104,6 +104,8 @@ class Schedule:
                     copy_from_B[sequence.slot], copy_to_B[sequence.slot] = source, own
                 self._start(sequence)
                 starts.append((sequence.slot, sequence.request))
+        if self._shape.part:
+            self._pack({slot for slot, _ in starts}, copy_from_B, copy_to_B)
         stops_B: Any = np.zeros(B, bool)
         stops_B[list(self._stops)] = True
         self._stops.clear()
@@ -246,6 +248,18 @@ class Schedule:
         reach_B = self._known_B + np.minimum(expected_B, self._limit_B)
         more_B = np.where(self._limit_B > 0, np.maximum(-(-reach_B // self._shape.page) - self._held_B, 0), 0)
         return enumerate(more_B.reshape(self._shape.shards, -1).sum(axis=1).tolist())
+
+    def _pack(self, starting: set[int], copy_from_B: np.ndarray, copy_to_B: np.ndarray) -> None:
+        """Copy pages of those that go on to where fewer parts of the memory are read."""
+        for shard in self.shards:
+            places = [slot for slot in shard.slots if copy_to_B[slot] == self._shape.pages]
+            for slot in shard.slots:
+                if (sequence := self._crew[slot]) is None or slot in starting:
+                    continue
+                for nth, source, own in shard.pack(sequence, len(places)):
+                    place = places.pop()
+                    copy_from_B[place], copy_to_B[place] = source, own
+                    self._table_BN[slot, nth] = own
 
     def _start(self, sequence: Sequence) -> None:
         slot = sequence.slot

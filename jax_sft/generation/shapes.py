@@ -6,7 +6,7 @@ from jax_sft.generation.shards import Shape
 
 CPU_SLOTS = 32
 """More sequences at once are no faster on a CPU: its products take as long for each."""
-CPU_PREFILL = 128
+CPU_PREFILL = 256
 """Nor are more tokens of prompts."""
 TABLE_BYTES = (1 << 20) - (1 << 15)
 """Most of the page table of a TPU's slots: the kernel reads it from the 1 MiB of scalar memory."""
@@ -19,7 +19,8 @@ def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: in
         evaluation: what is asked for.
         platform: `cpu`, `gpu` or `tpu`; on a CPU there are fewer slots and rows than asked, if many are.
         shards: devices that share the slots.
-        units: of how many pages the memory of a device has a multiple.
+        units: of how many pages the memory of a device has a multiple; so many parts of it are read, or not,
+            as a whole.
 
     UsageError when the memory does not hold a single context, or a TPU not the page table of so many slots.
     """
@@ -46,7 +47,8 @@ def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: in
             f"evaluation.slots {slots}: a TPU's scalar memory has room for the page table of {most} slots of "
             f"{columns} pages; lower it to {most * shards}, or raise evaluation.page_size above {page}"
         )
-    return Shape(slots, pages, page, evaluation.context, evaluation.chunk, rows, chunk, shards)
+    part = pages // (shards * units) if units > 1 else 0
+    return Shape(slots, pages, page, evaluation.context, evaluation.chunk, rows, chunk, shards, part)
 
 
 def most_slots(columns: int) -> int:

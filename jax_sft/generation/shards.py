@@ -26,6 +26,9 @@ class Shape:
     prefill_chunk: int
     """Prompt tokens of a row: a multiple of the page."""
     shards: int = 1
+    part: int = 0
+    """Pages that are read together if one of them is alive, and so are kept in as few such parts as will do;
+    0 where each is read by itself."""
 
     @property
     def columns(self) -> int:
@@ -169,6 +172,19 @@ class Shard:
         self.book.release([source])
         sequence.tail_from = -1
         return source, own
+
+    def pack(self, sequence: Sequence, most: int) -> list[tuple[int, int, int]]:
+        """Move pages of one that has a slot to where fewer parts hold all that are in use.
+
+        At most so many; of each its place in the sequence, where it was and where it is to be copied.
+        """
+        part, book, moves = self._shape.part, self.book, list[tuple[int, int, int]]()
+        enough = -(-(book.pages - book.free) // part) * part
+        for nth, page in enumerate(sequence.pages):
+            if page >= enough and len(moves) < most and not book.is_shared(page):
+                sequence.pages[nth] = book.move(page)
+                moves.append((nth, page, sequence.pages[nth]))
+        return moves
 
     def release(self, sequence: Sequence) -> None:
         """Take its pages, and its slot or its place on the way to one."""

@@ -66,7 +66,7 @@ class Memory(Protocol):
     """How one platform keeps keys and values."""
 
     units: int
-    """Of how many pages, in each data shard, a memory consists of a multiple."""
+    """Of how many pages, in each data shard, a memory consists of a multiple: it has so many parts."""
 
     def empty(self, config: ModelConfig, pages: int, page: int, dtype: Any) -> Layers:
         """Memory of so many pages of so many positions, over all data shards."""

@@ -1,9 +1,9 @@
 """Keys and values in pages, plain JAX: what decode and prefill read and write on CPU and GPU.
 
 A layer's memory is a few parts, each an array of pages [Q, K, d, page] for keys and one of [Q, K, page, d]
-for values, so that both products of attention read what is summed over in rows: other ways around a CPU takes
-three times as long. Page p lies in part p // Q. A sequence's row of the page table names its pages in order. Over a mesh every
-data shard has pages, sequences and page numbers of its own, and key/value heads are split over `tensor`.
+for values: the layouts that a CPU's products read three times as fast as the other way around. Page p lies in
+part p // Q. A sequence's row of the page table names its pages in order. Over a mesh every data shard has
+pages, sequences and page numbers of its own, and key/value heads are split over `tensor`.
 
 While a chunk is decoded the pages stand still: the chunk's own keys and values are gathered in a small array
 beside them and written behind the others at its end. Each page is attended to by the query of its sequence
@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from jax_sft.config import ModelConfig
 from jax_sft.sharding import BATCH_AXES, split_over
 
-PARTS = 4
+PARTS = 6
 """Parts of a layer's memory: how finely dead memory is left unread."""
 PAGES = P(BATCH_AXES, "tensor")
 """Pages over the data axes, heads over `tensor`."""
@@ -103,12 +103,15 @@ def _find_readers(table_BN: jax.Array, length_B: jax.Array, pages: int, page: in
     seen_BN = jnp.arange(N)[None] * page < length_B[:, None]
     columns_BN = jnp.clip(length_B[:, None] - jnp.arange(N)[None] * page, 0, page)
     item_BN = jnp.arange(B * N).reshape(B, N)
-    first_P = jnp.full(pages, B * N).at[jnp.where(seen_BN, table_BN, pages)].min(item_BN, mode="drop")
+    # Compared and sorted, not scattered: a CPU scatters one number after the other.
+    page_1X, seen_1X, item_1X = (x.reshape(1, -1) for x in (table_BN, seen_BN, item_BN))
+    reads_PX = (page_1X == jnp.arange(pages)[:, None]) & seen_1X
+    first_P = jnp.where(reads_PX, item_1X, B * N).min(axis=1)
     owned_P = first_P < B * N
     first_P = jnp.minimum(first_P, B * N - 1)
     further_BN = seen_BN & (first_P[table_BN] != item_BN)
     rank_BN = jnp.cumsum(further_BN.reshape(-1)).reshape(B, N) - 1
-    (item_X,) = jnp.nonzero(further_BN.reshape(-1), size=B * N, fill_value=0)
+    item_X = jnp.argsort(~further_BN.reshape(-1), stable=True)
     return Readers(
         owner_P=first_P // N,
         columns_P=jnp.where(owned_P, columns_BN.reshape(-1)[first_P], 0),

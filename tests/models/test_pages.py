@@ -9,7 +9,7 @@ import pytest
 
 from jax_sft.config import ModelConfig
 from jax_sft.models.memory import Orders, Plain
-from jax_sft.models.pages import LayerPages, find_readers
+from jax_sft.models.pages import PARTS, LayerPages, find_readers
 
 pytestmark = pytest.mark.short
 
@@ -52,13 +52,25 @@ def sequences(seed: int = 0, shared: bool = False, places: int = 0) -> Sequences
         table_BN[4, :2] = table_BN[2, :2]
     layer = Plain().empty(MODEL, PAGES, PAGE, jnp.float32)[0]
     memory = []
-    for of_B, parts in ((k_BSKd, layer.k_parts), (v_BSKd, layer.v_parts)):
+    for of_B in (k_BSKd, v_BSKd):
         whole_PKSd = np.full((PAGES, K, PAGE, d), 9.0, np.float32)  # dead memory is not empty
         for b in range(B):
             for n in range(4):
                 whole_PKSd[table_BN[b, n]] = of_B[b, n * PAGE : (n + 1) * PAGE].swapaxes(0, 1)
-        memory.append(tuple(jnp.asarray(x) for x in np.split(whole_PKSd, len(parts))))
-    return Sequences(k_BSKd, v_BSKd, LayerPages(*memory), table_BN)
+        memory.append(whole_PKSd)
+    assert jax.tree.map(jnp.shape, parted(memory)) == jax.tree.map(jnp.shape, layer)
+    return Sequences(k_BSKd, v_BSKd, parted(memory), table_BN)
+
+
+def parted(memory: list[np.ndarray]) -> LayerPages:
+    """Keys and values [P, K, page, d] as memory has them: in parts, keys the other way around."""
+    ways = memory[0].swapaxes(2, 3), memory[1]
+    return LayerPages(*(tuple(map(jnp.asarray, np.split(x, PARTS))) for x in ways))
+
+
+def whole(layer: LayerPages) -> list[np.ndarray]:
+    """Undoes `parted`."""
+    return [np.concatenate(layer.k_parts).swapaxes(2, 3), np.concatenate(layer.v_parts)]
 
 
 def decode(of: Sequences, q_CBHd: np.ndarray, new: tuple[np.ndarray, np.ndarray]) -> tuple[Any, Any]:
@@ -88,20 +100,19 @@ def test_decoded_tokens_see_their_own_sequence(shared: bool) -> None:
     of, rng, chunk = sequences(shared=shared), np.random.default_rng(1), 3
     q_CBHd, k_CBKd, v_CBKd = (random(rng, chunk, B, heads, d) for heads in (K * G, K, K))
     out_CBHd, [after] = decode(of, q_CBHd, (k_CBKd, v_CBKd))
-    pages = [np.concatenate(parts) for parts in after]
-    before = [np.concatenate(parts) for parts in of.layer]
+    pages, before = whole(after), whole(of.layer)
     for b, length in enumerate(LENGTHS):
         if not length:
             continue
-        whole = []
+        held = []
         for known_BSKd, new_CBKd in ((of.k_BSKd, k_CBKd), (of.v_BSKd, v_CBKd)):
-            whole.append(np.concatenate([known_BSKd[b, :length], new_CBKd[:, b]]))
+            held.append(np.concatenate([known_BSKd[b, :length], new_CBKd[:, b]]))
         for column in range(chunk):
-            want_Hd = attention(q_CBHd[column, b], *(x[: length + column + 1] for x in whole))
+            want_Hd = attention(q_CBHd[column, b], *(x[: length + column + 1] for x in held))
             np.testing.assert_allclose(out_CBHd[column, b], want_Hd, atol=2e-6)
         for place in range(length, length + chunk):
             at = of.table_BN[b, place // PAGE], slice(None), place % PAGE
-            for now, was, want in zip(pages, before, whole, strict=True):
+            for now, was, want in zip(pages, before, held, strict=True):
                 last = place == length + chunk - 1
                 np.testing.assert_array_equal(now[at], was[at] if last else want[place])
                 was[at] = now[at]
@@ -116,16 +127,14 @@ def test_no_bit_depends_on_place_sharing_or_neighbours() -> None:
     moved = sequences(shared=True, places=5)
     assert not np.array_equal(moved.table_BN, sequences().table_BN)
     np.testing.assert_array_equal(decode(moved, q_CBHd, (k_CBKd, v_CBKd))[0], want)
-    parted = moved._replace(table_BN=moved.table_BN.copy())
-    free = np.setdiff1d(np.arange(PAGES), [0])[:2]  # copies of the shared pages, where sequence 1 has some
-    free = parted.table_BN[1, :2]
-    whole = [np.concatenate(parts) for parts in parted.layer]
-    for x in whole:
-        x[free] = x[parted.table_BN[4, :2]]
-    parted.table_BN[4, :2] = free
-    layer = LayerPages(*(tuple(map(jnp.asarray, np.split(x, 4))) for x in whole))
+    apart = moved._replace(table_BN=moved.table_BN.copy())
+    free = apart.table_BN[1, :2]
+    memory = whole(apart.layer)
+    for x in memory:
+        x[free] = x[apart.table_BN[4, :2]]
+    apart.table_BN[4, :2] = free
     np.testing.assert_array_equal(
-        decode(parted._replace(layer=layer), q_CBHd, (k_CBKd, v_CBKd))[0], want, "shared or not"
+        decode(apart._replace(layer=parted(memory)), q_CBHd, (k_CBKd, v_CBKd))[0], want, "shared or not"
     )
     others = sequences(shared=True)
     k_CBKd[:, 0], q_CBHd[:, 0] = 3.0, -1.0
@@ -151,15 +160,14 @@ def test_prompts_see_their_pages_and_themselves_and_are_written() -> None:
         return context.attend(q, k, v)
 
     out_RCHd, after = program(of.layer, orders, q_RCHd, k_RCKd, v_RCKd)
-    pages = [np.concatenate(parts) for parts in after]
-    want_pages = [np.concatenate(parts) for parts in of.layer]
+    pages, want_pages = whole(after), whole(of.layer)
     for row, (b, n) in enumerate(rows):
-        whole = [
+        held = [
             np.concatenate([known[b, : n * PAGE], new[row]])
             for known, new in ((of.k_BSKd, k_RCKd), (of.v_BSKd, v_RCKd))
         ]
         for column in range(C):
-            want_Hd = attention(q_RCHd[row, column], *(x[: n * PAGE + column + 1] for x in whole))
+            want_Hd = attention(q_RCHd[row, column], *(x[: n * PAGE + column + 1] for x in held))
             np.testing.assert_allclose(out_RCHd[row, column], want_Hd, atol=2e-6)
         for nth, page in enumerate(write_RW[row]):
             if page < PAGES:
@@ -172,15 +180,15 @@ def test_prompts_see_their_pages_and_themselves_and_are_written() -> None:
 def test_readers_of_pages() -> None:
     """Sequences 0 and 2 share page 5; sequence 1 reads nothing."""
     table_BN = np.array([[5, 7, -1], [1, 2, 3], [5, 2, -1]], np.int32)
-    found = find_readers(table_BN, np.array([6, 0, 8]), 8, 4)
-    owners = {p: (int(found.owner_P[p]), int(found.columns_P[p])) for p in range(8) if found.columns_P[p]}
+    found = find_readers(table_BN, np.array([6, 0, 8]), 12, 4)
+    owners = {p: (int(found.owner_P[p]), int(found.columns_P[p])) for p in range(12) if found.columns_P[p]}
     assert owners == {5: (0, 4), 7: (0, 2), 2: (2, 4)}
-    assert found.alive_S.tolist() == [False, True, True, True]
+    assert found.alive_S.tolist() == [False, True, True, True, False, False]
     assert found.shared_count.tolist() == [1]
     assert (int(found.shared_X[0]), int(found.reader_X[0]), int(found.shared_columns_X[0])) == (5, 2, 4)
     assert found.seen_BN.tolist() == [[True, True, False], [False] * 3, [True, True, False]]
     assert found.result_BN[0, :2].tolist() == [5, 7]
-    assert found.result_BN[2, :2].tolist() == [8, 2]
+    assert found.result_BN[2, :2].tolist() == [12, 2]
 
 
 def test_pages_are_copied_where_asked() -> None:
