@@ -6,7 +6,7 @@ from jax_sft.generation.shards import Shape
 
 CPU_SLOTS = 32
 """More sequences at once are no faster on a CPU: its products take as long for each."""
-CPU_PREFILL = 256
+CPU_PREFILL = 128
 """Nor are more tokens of prompts."""
 TABLE_BYTES = (1 << 20) - (1 << 15)
 """Most of the page table of a TPU's slots: the kernel reads it from the 1 MiB of scalar memory."""
