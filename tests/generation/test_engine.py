@@ -1,6 +1,7 @@
 """The engine: completions equal the naive loop's and depend on weights, prompt, settings and key alone."""
 
 import random
+import re
 from typing import Any
 
 import jax
@@ -216,6 +217,12 @@ def test_slots_are_updated_in_place(devices: int, tensor: int) -> None:
         after, _ = shared._decode(weights, slots, jax.device_put(turn, shared._rows))
     assert _addresses(after) == before
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(slots.layers))
+    leaf = shared.abstract_slots().layers[0].v_parts[0]
+    part = ",".join(map(str, leaf.sharding.shard_shape(leaf.shape)))
+    for lowered in (shared.lower_prefill(), shared.lower_decode()):
+        text = lowered.compile().as_text()
+        assert f"f32[{part}]" in text
+        assert not re.search(rf"f32\[{part}\]\S* copy\(", text), "not even for a moment"
 
 
 def _addresses(slots: Slots) -> list[int]:

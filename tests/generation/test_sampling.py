@@ -17,6 +17,7 @@ from jax_sft.generation.sampling import (
     SlotSampling,
     choose,
     completion_key,
+    likeliest,
     log_probability,
     penalise,
     slot_sampling,
@@ -268,3 +269,8 @@ def test_keys_are_fixed_and_differ_by_seed_item_and_sample() -> None:
     assert len(keys) == len(named)
     assert completion_key(0, "a", 0).dtype == np.uint32
     assert completion_key(0, "a", 0).tolist() == [391533663, 2098419074]
+
+
+def test_of_tokens_as_likely_the_first_is_greedy() -> None:
+    logits_BV = np.random.default_rng(0).integers(0, 4, (64, 50)).astype(np.float32)
+    assert np.array_equal(likeliest(jnp.asarray(logits_BV)), np.argmax(logits_BV, axis=1))

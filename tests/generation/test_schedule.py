@@ -60,6 +60,8 @@ SHAPES = {
     "four shards": Shape(16, 256, 16, 256, 8, 4, 32, shards=4),
     "a quarter of the memory": replace(SHAPE, pages=64),
     "least memory": replace(SHAPE, pages=16),
+    "in parts": replace(SHAPE, part=64),
+    "four shards in parts": Shape(16, 256, 16, 256, 8, 4, 32, shards=4, part=16),
     "long pages": Shape(300, 300 * 4, 64, 256, 32, 8, 128),
 }
 
@@ -100,6 +102,32 @@ def test_samples_and_items_with_a_common_beginning_share_prefill_and_pages() -> 
     held = sum(shard.book.pages - shard.book.free for shard in schedule.shards)
     assert shard.book.shared() >= 6
     assert held < sum(-(-len(r.prompt) // 16) for r in asked[:64]) / 2
+
+
+def test_pages_in_use_lie_in_few_parts() -> None:
+    """As sequences of very unequal lengths end, what is left moves together; a chunk may be needed for it."""
+
+    def parts(shape: Shape) -> tuple[int, int]:
+        """Of 64 pages, at all chunks: those that were read, and how few could have been."""
+        device, schedule, read, least = Device(shape), Schedule(requests(200), shape, (STOP,)), 0, 0
+        while schedule.unfinished:
+            plan = schedule.plan()
+            device.prefill(plan)
+            if plan.busy:
+                device.turn(plan)
+                alive = {
+                    int(plan.table_BN[slot, nth])
+                    for slot in range(shape.slots)
+                    if device.left[slot]
+                    for nth in range(-(-device.position[slot] // shape.page))
+                }
+                read, least = read + len({page // 64 for page in alive}), least - (-len(alive) // 64)
+                schedule.collect(device.decode(plan))
+        return read, least
+
+    read, least = parts(replace(SHAPE, part=64))
+    assert least <= read <= 1.2 * least
+    assert read < parts(SHAPE)[0]
 
 
 def test_who_is_expected_to_take_longest_goes_first() -> None:
