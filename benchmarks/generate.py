@@ -11,7 +11,7 @@ heads of 32, MLP 768, vocabulary 512) with seeded weights, which both are given:
 - `spread-16`, `spread-64`: 64 prompts of 64 tokens, 16 to 320 new ones, spaced evenly in the logarithm and
   shuffled, 6565 in all. There the best of batches of 16, 32 and 64 requests sorted by length, each as long as
   its longest, and of continuous batching; which that is, is printed.
-- `smollm2`: 32 prompts of 64 tokens, 16 to 256 new ones, by SmolLM2-135M; 16 slots, and batches of 8, 16 or 32.
+- `smollm2`: 32 prompts of 64 tokens, 16 to 256 new ones, by SmolLM2-135M; 16 slots; batches of 8, 16 or 32.
 
 Both work in processes that take turns, as in benchmarks/train.py. Tokens are those asked for. With ours goes
 what it read: weights and pages a second, and how much of the pages was alive.

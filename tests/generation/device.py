@@ -55,7 +55,8 @@ class Device:
         for slot in range(self.shape.slots):
             shard = self.shard(slot, self.shape.slots)
             if (target := int(plan.copy_to_B[slot])) < self.shape.pages:
-                self.memory[shard, target] = self.memory[shard, int(plan.copy_from_B[slot])]
+                source = shard, int(plan.copy_from_B[slot])
+                self.memory[shard, target] = self.memory.get(source, ())  # nothing is kept of decoded tokens
             if plan.stops_B[slot]:
                 self.left[slot] = []
         for slot, request in plan.starts:
