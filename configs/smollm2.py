@@ -71,5 +71,5 @@ def study() -> Study:
         ),
         runs=(gsm8k,),
         benchmarks=benchmarks,
-        evaluation=EvaluationConfig(slots=32, context=512, chunk=16, compute_dtype="float32", prefill_rows=4),
+        evaluation=EvaluationConfig(slots=16, context=512, chunk=16, compute_dtype="float32", prefill_rows=4),
     )

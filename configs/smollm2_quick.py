@@ -22,6 +22,6 @@ def study() -> Study:
         title="SmolLM2-135M-Instruct fine-tuned on GSM8K, looked at from four sides",
         benchmarks=suite("quick"),
         evaluation=EvaluationConfig(
-            slots=32, context=1024, chunk=16, compute_dtype="float32", prefill_rows=4
+            slots=16, context=1024, chunk=16, compute_dtype="float32", prefill_rows=4
         ),
     )
