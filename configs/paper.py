@@ -181,7 +181,7 @@ def study() -> Study:
             for benchmark in suite(name, protocol="paper")
         ),
         # 32,768 new tokens and the longest prompt; memory for 8,192 positions of each sequence on the mean,
-        # which InternLM2.5-20B leaves beside two snapshots on 16 v5p chips. Where they are longer, some wait.
+        # which InternLM2.5-20B leaves beside its weights on 16 v5p chips. Where they are longer, some wait.
         evaluation=EvaluationConfig(
             slots=512, pages=32_768, context=36_864, chunk=64, prefill_rows=16, tensor=2, penalties=True
         ),

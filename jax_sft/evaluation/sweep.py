@@ -74,6 +74,11 @@ class Sweep:
                     f"benchmark {b.name}: its task {b.task} is asked by {ask}, which a "
                     f"{'server' if server else 'sweep'} cannot do; leave it out with --benchmarks"
                 )
+            if b.logprobs and ask != "generate":
+                raise UsageError(
+                    f"benchmark {b.name}: its task {b.task} draws no tokens whose log-probabilities could be "
+                    "kept; set its logprobs to False"
+                )
             if b.logprobs and server:
                 raise UsageError(
                     f"benchmark {b.name}: a server gives no log-probabilities; set its logprobs to False"

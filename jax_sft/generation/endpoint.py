@@ -182,7 +182,8 @@ class Endpoint:
             tokens = self._tokenizer.encode(choice.text)
             stopped = choice.finish == "stop"
             # llama-cpp-python leaves the token that stopped it out of its count, transformers does not.
-            count = max(choice.token_count or 0, len(tokens) + stopped)
+            count = choice.token_count or len(tokens)
+            count = max(count, len(tokens) + 1) if stopped else count
             text: str | None = choice.text
         else:
             tokens, count = list(choice.token_ids), len(choice.token_ids)

@@ -139,13 +139,6 @@ class Engine:
         layers = self.memory.empty(self.model, self.shape.pages, self.shape.page, dtype)
         return Slots(layers, empty_progress(self.shape.slots, counted))
 
-    def _scaled(self, layers: Layers) -> Layers:
-        """Empty layers with the scales that the weights have."""
-        return tuple(
-            layer._replace(scales=jax.device_put(scales, shardings_of(layer.scales)))
-            for layer, scales in zip(layers, self._scales, strict=True)
-        )
-
     def lower_decode(self) -> jax.stages.Lowered:
         """The decode program, traced and lowered for the engine's mesh."""
         B, N = self.shape.slots, self.shape.columns
@@ -199,17 +192,17 @@ class Engine:
             if penalises(request.sampling) and not self.evaluation.penalties:
                 raise UsageError(f"item {request.id}: penalties need evaluation.penalties; set it to True")
         self.schedule = Schedule(asked, self.shape, self.stop_ids)
-        return self._generate(self._params, self.schedule, seed)
+        return self._generate(self._params, self._scales, self.schedule, seed)
 
     def _generate(
-        self, params: Params, schedule: Schedule, seed: int
+        self, params: Params, scales: tuple[Any, ...], schedule: Schedule, seed: int
     ) -> Iterator[tuple[Request, Completion]]:
         ended: list[tuple[Request, Completion]] = []
         chunks = deque[Chunk]()
         with jax.set_mesh(self.mesh):
             slots = self._empty()
-            if self._scales:
-                slots = replace(slots, layers=self._scaled(slots.layers))
+            if scales:
+                slots = replace(slots, layers=scaled(slots.layers, scales))
         while schedule.unfinished:
             plan = schedule.plan()
             with jax.set_mesh(self.mesh):
@@ -233,6 +226,14 @@ class Engine:
             slots = self._copy(slots, *jax.device_put((plan.copy_from_B, plan.copy_to_B), self._rows))
         turn = make_turn(plan, self.shape.slots, seed)
         return self._decode(params, slots, jax.device_put(turn, self._rows))
+
+
+def scaled(layers: Layers, scales: tuple[Any, ...]) -> Layers:
+    """Empty layers with the scales that the weights have."""
+    return tuple(
+        layer._replace(scales=jax.device_put(of_layer, shardings_of(layer.scales)))
+        for layer, of_layer in zip(layers, scales, strict=True)
+    )
 
 
 def on_host(chunk: Chunk) -> Landed:

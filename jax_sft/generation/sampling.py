@@ -130,6 +130,7 @@ def _choose(
 def likeliest(logits_BV: jax.Array) -> jax.Array:
     """The first token with the largest logit [B], in two simple passes, ten times as fast on a CPU."""
     V = logits_BV.shape[1]
+    logits_BV = jax.lax.optimization_barrier(logits_BV)  # both passes see the same bits
     is_most_BV = logits_BV == logits_BV.max(axis=-1, keepdims=True)
     return jnp.where(is_most_BV, jnp.arange(V)[None], V - 1).min(axis=-1)
 

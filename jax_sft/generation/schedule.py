@@ -2,7 +2,8 @@
 
 No device has a part in it. Before each chunk of decoding `plan` says what to prefill, which slots start and
 stop, and which pages each has; `collect` takes what a chunk made. Several chunks may be planned before the
-first is collected. The work of a plan grows with the slots that change, not with the tokens.
+first is collected. The work of a plan grows with the slots that change, not with the tokens; where pages are
+read in parts, on a CPU, also with the pages in use.
 
 A request waits, is prefilled into pages, is ready, and then has a slot until it ends. Whoever is expected to
 take longest goes first. It is admitted when its prompt fits into free pages, and what it is expected to grow

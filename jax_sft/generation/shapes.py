@@ -5,9 +5,9 @@ from jax_sft.errors import UsageError
 from jax_sft.generation.shards import Shape
 
 CPU_SLOTS = 32
-"""More sequences at once are no faster on a CPU: its products take as long for each."""
+"""More sequences at once are hardly faster on a CPU: its products take as long for each."""
 CPU_PREFILL = 128
-"""Nor are more tokens of prompts."""
+"""Prompt tokens at once, for the same reason."""
 TABLE_BYTES = (1 << 20) - (1 << 15)
 """Most of the page table of a TPU's slots: the kernel reads it from the 1 MiB of scalar memory."""
 
@@ -47,7 +47,7 @@ def shape_of(evaluation: EvaluationConfig, platform: str, shards: int, units: in
             f"evaluation.slots {slots}: a TPU's scalar memory has room for the page table of {most} slots of "
             f"{columns} pages; lower it to {most * shards}, or raise evaluation.page_size above {page}"
         )
-    part = pages // (shards * units) if units > 1 else 0
+    part = pages // (shards * units) if platform == "cpu" and units > 1 else 0
     return Shape(slots, pages, page, evaluation.context, evaluation.chunk, rows, chunk, shards, part)
 
 

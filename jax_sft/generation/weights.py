@@ -30,9 +30,9 @@ def as_used(params: Params, config: ModelConfig, weight_dtype: WeightDtype) -> P
 
 
 class Preparing:
-    """Makes weights as programs take them, so that no device ever holds them twice.
+    """Makes weights as programs take them; of those that come from the host no device ever holds two sets.
 
-    Those that come from the host go over layer by layer; what a layer was made from is let go of before the
+    They go over layer by layer; what a layer was made from is let go of before the
     next comes.
     """
 

@@ -24,6 +24,8 @@ from jax_sft.sharding import BATCH_AXES, split_over
 
 PARTS = 6
 """Parts of a layer's memory: how finely dead memory is left unread."""
+COMPARED = 1 << 22
+"""Most pairs of pages and places in tables that are compared, each with each."""
 PAGES = P(BATCH_AXES, "tensor")
 """Pages over the data axes, heads over `tensor`."""
 ROWS = P(BATCH_AXES)
@@ -103,10 +105,12 @@ def _find_readers(table_BN: jax.Array, length_B: jax.Array, pages: int, page: in
     seen_BN = jnp.arange(N)[None] * page < length_B[:, None]
     columns_BN = jnp.clip(length_B[:, None] - jnp.arange(N)[None] * page, 0, page)
     item_BN = jnp.arange(B * N).reshape(B, N)
-    # Compared and sorted, not scattered: a CPU scatters one number after the other.
-    page_1X, seen_1X, item_1X = (x.reshape(1, -1) for x in (table_BN, seen_BN, item_BN))
-    reads_PX = (page_1X == jnp.arange(pages)[:, None]) & seen_1X
-    first_P = jnp.where(reads_PX, item_1X, B * N).min(axis=1)
+    if pages * B * N <= COMPARED:  # a CPU scatters one number after the other
+        page_1X, seen_1X, item_1X = (x.reshape(1, -1) for x in (table_BN, seen_BN, item_BN))
+        reads_PX = (page_1X == jnp.arange(pages)[:, None]) & seen_1X
+        first_P = jnp.where(reads_PX, item_1X, B * N).min(axis=1)
+    else:
+        first_P = jnp.full(pages, B * N).at[jnp.where(seen_BN, table_BN, pages)].min(item_BN, mode="drop")
     owned_P = first_P < B * N
     first_P = jnp.minimum(first_P, B * N - 1)
     further_BN = seen_BN & (first_P[table_BN] != item_BN)

@@ -114,7 +114,7 @@ def sweep_workload(study: Study, completion_share: float = 1.0) -> SweepWorkload
 
 def _work(study: Study, benchmark: BenchmarkConfig, completion_share: float) -> BenchmarkWork | None:
     task, items = get_task(benchmark.task), _items(study, benchmark)
-    count = len(items) or benchmark.limit or task.public_items
+    count = len(items) or min(benchmark.limit or task.public_items, task.public_items or benchmark.limit)
     if not count:
         return None
     given = isinstance(task, LikelihoodTask)

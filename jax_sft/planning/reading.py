@@ -15,12 +15,14 @@ from jax_sft.errors import JaxSftError
 from jax_sft.evaluation.judge_models import CONTEXT
 from jax_sft.files import home
 from jax_sft.judges.chosen import Chosen, judges_of
-from jax_sft.judges.page import Question
+from jax_sft.judges.page import Question, prompt_text
 from jax_sft.models.families import PRESETS
 from jax_sft.models.size import model_size
 from jax_sft.models.weights.read import pretrained_config
 from jax_sft.planning.expected import CHARACTERS, BenchmarkWork, SweepWorkload
 from jax_sft.planning.topologies import Topology
+from jax_sft.tasks.likelihood import LikelihoodTask
+from jax_sft.tasks.task import get_task
 
 PREFILL_CHUNK = 256
 """Of a prompt, where the evaluation says nothing."""
@@ -39,6 +41,8 @@ class Reading:
     """Tokens of all texts that the output head is asked about."""
     new_tokens: int = 0
     """Of the answer to one, at most."""
+    slots: int = 0
+    """Answers at once; 0 for the evaluation's."""
 
     def seconds(self, model: ModelConfig, evaluation: EvaluationConfig, on: Topology) -> tuple[float, float]:
         """On a slice, when products and memory overlap and when they do not."""
@@ -56,7 +60,7 @@ class Reading:
         # Bytes of all devices together: each shard reads the weights for every call of its own.
         weights = (size.body + size.head) * bytes_each
         moved = weights * tokens / at_once
-        moved += said * (weights * shards / max(evaluation.slots, shards) + kept * bytes_each)
+        moved += said * (weights * shards / max(self.slots or evaluation.slots, shards) + kept * bytes_each)
         compute, memory = flops / (on.chips * chip.peak_flops), moved / (on.chips * chip.hbm_bandwidth)
         return max(compute, memory), compute + memory
 
@@ -82,7 +86,7 @@ def reading_work(study: Study, work: SweepWorkload) -> ReadingWork:
     unpriced: list[str] = []
     for each in work.works:
         benchmark = each.benchmark
-        if not each.completions:
+        if isinstance(get_task(benchmark.task), LikelihoodTask):
             targets = each.items * each.given_tokens
             found[benchmark.name] = Reading(None, each.items, each.prompt_tokens + each.given_tokens, targets)
             continue
@@ -112,9 +116,11 @@ def judge_model(judge: Chosen) -> ModelConfig | None:
 def _judging(judge: Chosen, model: ModelConfig, work: BenchmarkWork) -> Reading:
     config, page = judge.config, judge.page
     shown = page.conversations(Question("", ""))
-    frame = sum(len(turn["content"]) for turns in shown for turn in turns) / len(shown) / CHARACTERS
+    written = 0 if page.template in ("auto", "raw") else len(prompt_text(page.template))
+    framing = written + sum(len(turn["content"]) for turns in shown for turn in turns) / len(shown)
     new_tokens = 0 if page.kind == "score" else config.max_new_tokens or page.max_new_tokens
     context = config.context or min(CONTEXT, model.max_positions)
     response = min(work.new_tokens, page.response_tokens or work.new_tokens)
-    text = min(frame + work.prompt_tokens + response, context - new_tokens)
-    return Reading(model, work.completions * len(config.parts) * len(shown), text, 0.0, new_tokens)
+    text = framing / CHARACTERS + work.prompt_tokens + (1 + page.compares) * response
+    texts = work.completions * len(config.parts) * len(shown)
+    return Reading(model, texts, min(text, context - new_tokens), 0.0, new_tokens, config.slots)

@@ -6,6 +6,7 @@ many positions as sequences have in the middle of their completions.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -204,8 +205,18 @@ def _carried_on(
     cost.add(costs[0], 1 - more)
     cost.add(costs[1], more)
     first, second = compiled
-    # Temporaries may be fewer with two layers, where the compiler finds room among what a layer leaves.
-    memory = {
-        name: max(0.0, size + more * (second.memory[name] - size)) for name, size in first.memory.items()
-    }
-    return dataclasses.replace(first, memory=memory), cost
+    return dataclasses.replace(first, memory=_memory_of_all(first.memory, second.memory, more)), cost
+
+
+def _memory_of_all(first: Mapping[str, float], second: Mapping[str, float], more: float) -> dict[str, float]:
+    """Bytes by kind, of programs of two depths carried on by `more` times their difference.
+
+    Temporaries may be fewer with two layers, where the compiler finds room among what a layer leaves: they do
+    not go on falling, and the peak is never below what is held all the time with them.
+    """
+    memory = {name: max(0.0, size + more * (second[name] - size)) for name, size in first.items()}
+    temporaries = [depth.get("temporaries", 0.0) for depth in (first, second)]
+    held = memory["parameters"] + memory.get("cache", 0.0)
+    memory["temporaries"] = max(*temporaries, memory.get("temporaries", 0.0))
+    memory["peak"] = max(memory["peak"], held + min(temporaries))
+    return memory

@@ -159,8 +159,8 @@ def _sweep_that_does_not_fit(plan: RunPlan) -> str:
         return ""
     needed, there = plan.sweep.facts.peak / GIB, plan.topology.hbm_bytes / GIB
     return (
-        f"; its sweep needs {needed:.1f} of {there:.1f} GiB, which does not fit: lower evaluation.pages or "
-        "evaluation.slots, or raise evaluation.tensor"
+        f"; its sweep needs {needed:.1f} of {there:.1f} GiB, too much to be safe: lower "
+        "evaluation.pages or evaluation.slots, or raise evaluation.tensor"
     )
 
 

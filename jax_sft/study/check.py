@@ -94,6 +94,12 @@ def _patterns(study: Study) -> Problems:
             yield str(error)
     for pattern, count in study.row_tokens.items():
         yield from _at_least(f"row_tokens.{pattern}", count, 1)
+    for pattern, count in study.completion_tokens.items():
+        try:
+            matching(pattern, [benchmark.name for benchmark in study.benchmarks], "completion_tokens")
+        except UsageError as error:
+            yield str(error)
+        yield from _at_least(f"completion_tokens.{pattern}", count, 1)
 
 
 def _run(run: Run, earlier: list[str], all_names: list[str]) -> Problems:

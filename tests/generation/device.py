@@ -51,14 +51,30 @@ class Device:
                         self.memory[shard, target] = tokens[: start + (nth + 1) * page]
                 self.prefilled += count
 
-    def turn(self, plan: Plan) -> None:
-        for slot in range(self.shape.slots):
+    def copy(self, plan: Plan) -> None:
+        """All are read before any is written; nothing is kept of decoded tokens."""
+        held = {}
+        for slot in np.flatnonzero(plan.copy_to_B < self.shape.pages).tolist():
             shard = self.shard(slot, self.shape.slots)
-            if (target := int(plan.copy_to_B[slot])) < self.shape.pages:
-                source = shard, int(plan.copy_from_B[slot])
-                self.memory[shard, target] = self.memory.get(source, ())  # nothing is kept of decoded tokens
-            if plan.stops_B[slot]:
-                self.left[slot] = []
+            source = shard, int(plan.copy_from_B[slot])
+            held[shard, int(plan.copy_to_B[slot])] = self.memory.get(source, ())
+        self.memory |= held
+
+    def check_prompts(self, plan: Plan) -> None:
+        """Whoever decodes still has the whole pages of its prompt, wherever they went."""
+        for slot, request in enumerate(self.who):
+            if request is None or not self.left[slot]:
+                continue
+            shard, known = self.shard(slot, self.shape.slots), request.prompt[:-1]
+            for nth in range(len(known) // self.shape.page):
+                held = self.memory[shard, int(plan.table_BN[slot, nth])]
+                assert held == known[: (nth + 1) * self.shape.page], "its pages went elsewhere"
+
+    def turn(self, plan: Plan) -> None:
+        self.copy(plan)
+        for slot in np.flatnonzero(plan.stops_B).tolist():
+            self.left[slot] = []
+        self.check_prompts(plan)
         for slot, request in plan.starts:
             assert not self.left[slot], "the slot is busy"
             self.left[slot], self.who[slot] = answer(request), request

@@ -273,4 +273,18 @@ def test_keys_are_fixed_and_differ_by_seed_item_and_sample() -> None:
 
 def test_of_tokens_as_likely_the_first_is_greedy() -> None:
     logits_BV = np.random.default_rng(0).integers(0, 4, (64, 50)).astype(np.float32)
-    assert np.array_equal(likeliest(jnp.asarray(logits_BV)), np.argmax(logits_BV, axis=1))
+    assert np.array_equal(jax.jit(likeliest)(logits_BV), np.argmax(logits_BV, axis=1))
+
+
+def test_what_logits_are_made_of_does_not_confuse_the_greedy_choice() -> None:
+    """Products that a compiler might round otherwise in another pass, as of penalties or a head in 8 bits."""
+    rng = np.random.default_rng(1)
+    a_BV, b_BV = rng.normal(size=(2, 32, 1000)).astype(np.float32)
+
+    @jax.jit
+    def greedy(a_BV: jax.Array, b_BV: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits_BV = a_BV * b_BV - (b_BV * 0.3 + a_BV * 1.7)
+        return likeliest(logits_BV), logits_BV
+
+    token_B, logits_BV = greedy(a_BV, b_BV)
+    assert np.array_equal(token_B, np.argmax(logits_BV, axis=1))

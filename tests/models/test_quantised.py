@@ -10,7 +10,7 @@ import pytest
 
 from jax_sft.config import ModelConfig
 from jax_sft.models.decoder import forward_cached, init_params, logits, part_layers
-from jax_sft.models.memory import Orders, Plain
+from jax_sft.models.memory import PARTS, Orders, Plain
 from jax_sft.models.quantised import Quantised, quantise, quantise_weights
 
 
@@ -34,7 +34,7 @@ def logits_of(params: Any, config: ModelConfig) -> np.ndarray:
     tokens, zero = jnp.arange(8)[None] * 7 % 61, jnp.zeros(1, jnp.int32)
     pages = Plain()
     orders = Orders(tokens, zero, zero + 8, jnp.zeros((1, 4), jnp.int32), jnp.full((1, 2), 9))
-    contexts = pages.prompts(pages.empty(config, 4, 4, jnp.float32), orders)
+    contexts = pages.prompts(pages.empty(config, PARTS, 4, jnp.float32), orders)
     hidden, _ = forward_cached(params, config, tokens, jnp.arange(8)[None], contexts, jnp.float32)
     return np.asarray(logits(params, config, hidden))
 

@@ -100,7 +100,7 @@ def test_a_sweep_that_does_not_fit_is_told_apart_from_training(
     assert not plan["fits"]
     told = " ".join(capsys.readouterr().out.split())
     assert re.search(
-        r"its sweep needs 15\.2 of 1\d\.\d GiB, which does not fit: lower evaluation\.pages", told
+        r"its sweep needs 15\.2 of 1\d\.\d GiB, too much to be safe: lower evaluation\.pages", told
     )
 
 

@@ -66,7 +66,10 @@ def test_a_judge_reads_its_prompt_the_request_and_what_fits_of_the_completion() 
     endless = reading_work(of, work_of(HARM, 1e6, 0.0)).of[name]
     most = page.response_tokens or 1e6
     assert endless.text_tokens <= min(4096 - page.max_new_tokens, 50 + most + 600)
-    assert endless.text_tokens > read.text_tokens or page.response_tokens
+    guarded = replace(HARM, judges=("qwen3guard",))
+    guard = get_page("qwen3guard")
+    [whole] = reading_work(replace(of, benchmarks=(guarded,)), work_of(guarded, 1e6, 0.0)).of.values()
+    assert whole.text_tokens == 4096 - guard.max_new_tokens, "a page that shortens nothing reads what fits"
 
 
 def test_a_judge_whose_model_is_not_at_hand_is_not_priced() -> None:
