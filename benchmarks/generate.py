@@ -8,9 +8,9 @@ Greedy, float32, as many threads as there are cores. A Qwen3 of 3.4 M parameters
 heads of 32, MLP 768, vocabulary 512) with seeded weights, which both are given:
 
 - `equal-16`, `equal-64`: 64 prompts of 64 tokens, 128 new tokens each; so many slots here, and batches there.
-- `spread-16`, `spread-64`: 64 prompts of 64 tokens, 16 to 320 new ones, spaced evenly in the logarithm and
-  shuffled, 6565 in all. There the best of batches of 16, 32 and 64 requests sorted by length, each as long as
-  its longest, and of continuous batching; which that is, is printed.
+- `spread-16`, `-24`, `-64`: 64 prompts of 64 tokens, 16 to 320 new ones, spaced evenly in the logarithm and
+  shuffled, 6565 in all; so many slots here. There the best of batches of 16, 32 and 64 requests sorted
+  by length, each as long as its longest, and of continuous batching; which that is, is printed.
 - `smollm2`: 32 prompts of 64 tokens, 16 to 256 new ones, by SmolLM2-135M; 16 slots; batches of 8, 16 or 32.
 
 Both work in processes that take turns, as in benchmarks/train.py. Tokens are those asked for. With ours goes
@@ -27,7 +27,7 @@ import numpy as np
 from alternating import Step, paired, serve, summary
 from meter import Meter
 
-KINDS = ("equal-16", "equal-64", "spread-16", "spread-64", "smollm2")
+KINDS = ("equal-16", "equal-64", "spread-16", "spread-24", "spread-64", "smollm2")
 PROMPT, EQUAL, CONTEXT = 64, 128, 384
 SHAPE = {
     "vocab_size": 512,
