@@ -21,7 +21,8 @@ def rope_tables(positions_BT: jax.Array, config: ModelConfig, segments_BT: jax.A
     Dynamic NTK scaling depends on the length of the sequence. In rows that is the length of the example a
     token belongs to, so each example is turned as transformers turns it when alone, whatever is packed beside
     it. While decoding (T = 1) it is the length so far, and cached keys keep the frequencies of the step that
-    wrote them, which is also what transformers does. Up to `max_positions` the two are the same.
+    wrote them, which is also what transformers does. A chunk of a prompt in pages is turned by where it ends,
+    padding included, which transformers does otherwise. Up to `max_positions` all are the same.
 
     Args:
         positions_BT: of each token in its example, from 0.
